@@ -1,0 +1,55 @@
+package shm
+
+import "syscall"
+
+// Adopt takes over a granted segment whose writer says that it has finished: it
+// freezes it, once the kernel has proved that no process has it open or mapped for
+// writing. Adopted already: nothing happens.
+//
+// ErrStillWritten: someone does (a process that the writer forked, say, or the
+// descriptor waits unread in a socket); the segment stays granted, and may be tried
+// again or copied. ErrNoProof: this kernel cannot tell. ErrNotGranted, ErrDropped.
+func (s *Segment) Adopt() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch s.state {
+	case dropped:
+		return s.fail("adopt", ErrDropped)
+	case building, live:
+		return s.fail("adopt", ErrNotGranted)
+	case frozen:
+		return nil
+	}
+	if !s.heap.features.Leases {
+		return s.fail("adopt", ErrNoProof)
+	}
+	// A proof is about now. So writing is forbidden for later, and proved again;
+	// first comes a look, so that a refusal leaves everything as it was.
+	if err := readLease(s.fd); err != nil {
+		return s.fail("adopt", err)
+	}
+	if err := s.forbidWriting(); err != nil {
+		return err
+	}
+	if err := readLease(s.fd); err != nil {
+		return s.fail("adopt", err)
+	}
+	s.state = frozen
+	return nil
+}
+
+// forbidWriting sees to it that nobody can become a writer any more, by opening
+// the file again. It does not stop those who have it mapped already.
+func (s *Segment) forbidWriting() error {
+	seals := s.heap.futureWrite()
+	if seals == 0 || !s.sealable {
+		return nil
+	}
+	// Only a writer may seal. The kernel has forgotten this one when close returns.
+	fd, err := reopen(s.fd, syscall.O_RDWR)
+	if err != nil {
+		return err
+	}
+	defer closeFD(fd)
+	return s.seal(fd, seals)
+}

@@ -1,0 +1,204 @@
+package shm
+
+import (
+	"cmp"
+	"slices"
+	"sync"
+)
+
+const (
+	// A heap without a limit of its own leaves this share to everything else.
+	defaultShare = 80
+	// A heap with one may go further, but not to where the kernel starts killing:
+	// page tables, stacks and the workers' own memory come from the rest.
+	hardShare = 95
+	// The machine is looked at again for an allocation of this size, and after
+	// this many bytes of smaller ones.
+	largeBytes = 1 << 20
+	smallBytes = 16 << 20
+	// How many holders an error names.
+	holdersInError = 5
+)
+
+// budget accounts for the shared memory of the process.
+type budget struct {
+	headroom func() (headroom, error)
+
+	mu      sync.Mutex
+	inUse   uint64
+	pending uint64 // reserved, but its pages are not allocated yet: the kernel does not count them
+	charges map[*charge]struct{}
+
+	known     bool     // the following were read
+	left      headroom // what the machine had left…
+	base      uint64   // …in addition to this, which was ours
+	unchecked uint64   // bytes reserved since
+}
+
+var process = newBudget(readHeadroom("/"))
+
+func newBudget(read func() (headroom, error)) *budget {
+	return &budget{headroom: read, charges: map[*charge]struct{}{}}
+}
+
+// charge is what one segment takes.
+type charge struct {
+	budget   *budget
+	heap     *Heap
+	label    string
+	bytes    uint64
+	pending  uint64
+	retiring bool
+	released bool
+}
+
+// reserve takes n bytes before anything is allocated.
+func (b *budget) reserve(h *Heap, label string, n uint64) (*charge, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if limit := h.options.Limit; limit != 0 && !fits(h.used, n, limit) {
+		return nil, b.full(h, label, n, h.used, limit, "heap=", nil)
+	}
+	fresh := !b.known || n >= largeBytes || b.unchecked+n > smallBytes
+	if fresh {
+		if err := b.look(); err != nil {
+			return nil, err
+		}
+	}
+	if !fits(b.inUse, n, b.ceiling(h)) && !fresh {
+		// What was known may be out of date.
+		if err := b.look(); err != nil {
+			return nil, err
+		}
+	}
+	if !fits(b.inUse, n, b.ceiling(h)) {
+		return nil, b.full(h, label, n, b.inUse, b.ceiling(h), b.left.source, nil)
+	}
+	c := &charge{budget: b, heap: h, label: label, bytes: n, pending: n}
+	b.charges[c] = struct{}{}
+	b.inUse += n
+	h.used += n
+	b.pending += n
+	b.unchecked += n
+	return c, nil
+}
+
+// look reads what the machine has left. Pages that others are promised but do not
+// have yet are not left: without this, two threads would both be given the last ones.
+func (b *budget) look() error {
+	left, err := b.headroom()
+	if err != nil {
+		return err
+	}
+	left.bytes -= min(left.bytes, b.pending)
+	b.known, b.left, b.base, b.unchecked = true, left, b.inUse, 0
+	return nil
+}
+
+// ceiling is what all heaps together may hold, for an allocation by h.
+func (b *budget) ceiling(h *Heap) uint64 {
+	share := uint64(defaultShare)
+	if h.options.Limit != 0 {
+		share = hardShare
+	}
+	return (b.base + b.left.bytes) / 100 * share
+}
+
+// fits tells whether used+n ≤ limit, for any numbers.
+func fits(used, n, limit uint64) bool {
+	return used <= limit && n <= limit-used
+}
+
+// full builds the error. b.mu is held.
+func (b *budget) full(h *Heap, label string, asked, inUse, limit uint64, source string, cause error) error {
+	of := h
+	if source != "heap=" {
+		of = nil // the limit is everybody's: name everybody's
+	}
+	return &FullError{Asked: asked, InUse: inUse, Limit: limit, Source: source, Label: label, Cause: cause,
+		Holders: b.largest(of, holdersInError)}
+}
+
+// largest gives the largest charges, of one heap or (nil) of all. b.mu is held.
+func (b *budget) largest(of *Heap, n int) []Holder {
+	var all []Holder
+	for c := range b.charges {
+		if of == nil || c.heap == of {
+			all = append(all, Holder{Label: c.label, Bytes: c.bytes, Retiring: c.retiring})
+		}
+	}
+	slices.SortFunc(all, func(x, y Holder) int {
+		return cmp.Or(cmp.Compare(y.Bytes, x.Bytes), cmp.Compare(x.Label, y.Label))
+	})
+	return all[:min(max(n, 0), len(all))]
+}
+
+func (b *budget) holders(h *Heap, n int) []Holder {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.largest(h, n)
+}
+
+func (b *budget) stats(h *Heap) HeapStats {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	s := HeapStats{InUse: h.used, Limit: h.options.Limit}
+	for c := range b.charges {
+		switch {
+		case c.heap != h:
+		case c.retiring:
+			s.Retiring++
+			s.RetiringBytes += c.bytes
+		default:
+			s.Segments++
+		}
+	}
+	if s.Limit == 0 {
+		_ = b.look() // else the limit as last known
+		s.Limit = b.ceiling(h)
+	}
+	return s
+}
+
+// committed says that n more bytes of the segment have their pages, so the
+// kernel's own numbers now show them.
+func (c *charge) committed(n int64) {
+	c.budget.mu.Lock()
+	defer c.budget.mu.Unlock()
+	c.settle(min(uint64(n), c.pending))
+}
+
+func (c *charge) settle(n uint64) {
+	c.pending -= n
+	c.budget.pending -= n
+}
+
+// refused turns the kernel's refusal to give pages into a FullError.
+func (c *charge) refused(err error) error {
+	c.budget.mu.Lock()
+	defer c.budget.mu.Unlock()
+	b := c.budget
+	return b.full(c.heap, c.label, c.bytes, b.inUse-c.bytes, b.ceiling(c.heap), b.left.source, err)
+}
+
+// retire marks what the host has let go of but workers have not.
+func (c *charge) retire() {
+	c.budget.mu.Lock()
+	defer c.budget.mu.Unlock()
+	c.retiring = true
+}
+
+// release gives the bytes back, once.
+func (c *charge) release() {
+	b := c.budget
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if c.released {
+		panic("shm: bytes of " + c.label + " were given back twice")
+	}
+	c.released = true
+	c.settle(c.pending)
+	b.inUse -= c.bytes
+	c.heap.used -= c.bytes
+	delete(b.charges, c)
+}

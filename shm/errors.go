@@ -1,0 +1,125 @@
+package shm
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"syscall"
+)
+
+var (
+	// ErrSize is returned for a negative size.
+	ErrSize = errors.New("shm: a segment cannot have a negative size")
+	// ErrDropped is returned by a segment whose last reference is gone.
+	ErrDropped = errors.New("shm: the segment was dropped: its last reference is gone")
+	// ErrNotLive is returned by WriterFD: only live segments are written by several processes.
+	ErrNotLive = errors.New("shm: only a live segment hands out writable descriptors; make it with CreateLive")
+	// ErrNotGranted is returned by Adopt for a segment that Grant did not make.
+	ErrNotGranted = errors.New("shm: only a granted segment can be adopted")
+	// ErrNotAdopted is returned by Freeze for a granted segment that is still its writer's.
+	ErrNotAdopted = errors.New("shm: the segment belongs to its writer; Adopt it instead of freezing it")
+	// ErrStillWritten is returned by Adopt while some process can still write the segment.
+	ErrStillWritten = errors.New("shm: a process still has the segment open or mapped for writing; copy it instead")
+	// ErrNoProof is returned by Adopt where the kernel cannot tell who has the segment open.
+	ErrNoProof = errors.New("shm: this kernel has no working file leases, so nothing proves that the writer let go; copy the segment instead")
+)
+
+// Holder is a segment that takes part of the budget.
+type Holder struct {
+	Label    string // as given to Create, CreateLive, Grant or Copy
+	Bytes    uint64
+	Retiring bool // dropped by the host, still mapped by a worker
+}
+
+// FullError says that an allocation was refused before it could do harm.
+type FullError struct {
+	Asked   uint64   // bytes, rounded up to pages
+	InUse   uint64   // of the heap if Source is "heap=", else of the process
+	Limit   uint64   // what InUse may not exceed
+	Source  string   // "heap=", "cgroup v2 /a/b memory.max", "MemAvailable", …
+	Label   string   // of the refused segment
+	Cause   error    // the kernel's own refusal, or nil when the budget refused
+	Holders []Holder // the largest first
+}
+
+// Error says what was asked, what is in use, which limit it would pass, and who holds most.
+func (e *FullError) Error() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "shm: cannot allocate %s", readable(e.Asked))
+	if e.Label != "" {
+		fmt.Fprintf(&b, " for %q", e.Label)
+	}
+	fmt.Fprintf(&b, ": %s of %s in use", readable(e.InUse), readable(e.Limit))
+	if e.Source != "" {
+		fmt.Fprintf(&b, " (limited by %s)", e.Source)
+	}
+	if e.Cause != nil {
+		fmt.Fprintf(&b, "; the kernel said: %v", e.Cause)
+	}
+	if len(e.Holders) > 0 {
+		b.WriteString("; held by ")
+		for i, h := range e.Holders {
+			if i > 0 {
+				b.WriteString(", ")
+			}
+			fmt.Fprintf(&b, "%q %s", h.Label, readable(h.Bytes))
+			if h.Retiring {
+				b.WriteString(" (let go, but still mapped by a worker)")
+			}
+		}
+	}
+	if e.Source == "heap=" {
+		b.WriteString("; let go of arrays and snapshots that hold them, or raise heap=")
+	} else {
+		b.WriteString("; let go of arrays and snapshots that hold them, or give the process more memory")
+	}
+	return b.String()
+}
+
+// Unwrap gives the kernel's refusal, if there was one.
+func (e *FullError) Unwrap() error { return e.Cause }
+
+// LimitError says that a limit of the process or the system other than memory was reached.
+type LimitError struct {
+	What   string        // "descriptors", "mappings", "file size", "address space"
+	Limit  uint64        // 0: not known
+	Errno  syscall.Errno // as the kernel would have it, or had it
+	Advice string        // what to do
+}
+
+func (e *LimitError) Error() string {
+	if e.Limit == 0 {
+		return fmt.Sprintf("shm: out of %s (%v): %s", e.What, e.Errno, e.Advice)
+	}
+	return fmt.Sprintf("shm: out of %s, the limit is %d (%v): %s", e.What, e.Limit, e.Errno, e.Advice)
+}
+
+// Unwrap gives the errno, so that errors.Is(err, syscall.EMFILE) works.
+func (e *LimitError) Unwrap() error { return e.Errno }
+
+// KernelError says that the kernel lacks or refuses something that theus cannot do without.
+type KernelError struct {
+	Feature string // what was needed, e.g. "fallocate on shared memory"
+	Err     error  // how the kernel answered
+	Advice  string // what to do
+}
+
+func (e *KernelError) Error() string {
+	return fmt.Sprintf("shm: %s failed: %v: %s", e.Feature, e.Err, e.Advice)
+}
+
+// Unwrap gives the kernel's answer.
+func (e *KernelError) Unwrap() error { return e.Err }
+
+// readable writes a number of bytes the way people say it.
+func readable(n uint64) string {
+	const units = "KMGTPE"
+	if n < 1<<10 {
+		return fmt.Sprintf("%d bytes", n)
+	}
+	value, unit := float64(n)/(1<<10), 0
+	for value >= 1024 && unit < len(units)-1 {
+		value, unit = value/1024, unit+1
+	}
+	return fmt.Sprintf("%.1f %ciB", value, units[unit])
+}

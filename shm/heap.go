@@ -1,0 +1,139 @@
+package shm
+
+import (
+	"fmt"
+	"math"
+	"os"
+	"sync/atomic"
+)
+
+// HeapOptions are the settings of one engine's heap.
+type HeapOptions struct {
+	// Limit is how many bytes the heap may hold. 0: 80 % of what the machine and
+	// the process's cgroups have left, shared by all heaps of the process.
+	Limit uint64
+	// OnDrop is called once for each segment, after the host has unmapped and
+	// closed it, in the goroutine that let go last and without any lock of this
+	// package held. May be nil.
+	OnDrop func(*Segment)
+	// Cancelled is asked while a large segment is being made; an error ends that
+	// with the error. May be nil.
+	Cancelled func() error
+}
+
+// Heap makes the segments of one engine and accounts for them. It needs no
+// closing: it is empty when its segments are gone.
+type Heap struct {
+	options  HeapOptions
+	budget   *budget
+	features Features
+	memory   func() (fd int, sealable bool, err error)
+	allocate allocator
+	used     uint64 // guarded by budget.mu
+}
+
+// NewHeap makes an empty heap.
+func NewHeap(o HeapOptions) *Heap {
+	return &Heap{options: o, budget: process, features: Probe(), memory: newMemory, allocate: fallocate}
+}
+
+// HeapStats is what a heap holds now, in bytes and segments.
+type HeapStats struct {
+	InUse         uint64 // all bytes that the budget counts, RetiringBytes included
+	Limit         uint64 // of this heap, or what all of the process may use
+	FreeList      uint64 // kept for reuse; always 0
+	Segments      int    // not yet dropped
+	Retiring      int    // dropped, but a worker still maps them
+	RetiringBytes uint64
+}
+
+// Stats counts. Where the heap has no limit of its own it looks at the machine anew.
+func (h *Heap) Stats() HeapStats { return h.budget.stats(h) }
+
+// Holders gives the heap's n largest segments, the largest first.
+func (h *Heap) Holders(n int) []Holder { return h.budget.holders(h, n) }
+
+// Create makes a zeroed segment for the host to write, with one reference. size
+// may be 0. label names it in error messages; a key, say.
+//
+// Errors: ErrSize, *FullError, *LimitError, *KernelError, or what Cancelled gave.
+func (h *Heap) Create(size int64, label string) (*Segment, error) {
+	s, err := h.begin(size, label, building)
+	if err != nil {
+		return nil, err
+	}
+	return s.orGiveUp(s.openForHost(sealSize | h.futureWrite()))
+}
+
+// CreateLive makes a zeroed segment that stays writable, for the host and for
+// those who are given WriterFD. Errors as for Create.
+func (h *Heap) CreateLive(size int64, label string) (*Segment, error) {
+	s, err := h.begin(size, label, live)
+	if err != nil {
+		return nil, err
+	}
+	return s.orGiveUp(s.openForHost(sealSize))
+}
+
+// Grant makes a zeroed segment for one writer elsewhere. The host does not map
+// it and keeps only an O_RDONLY descriptor. writer is the one that may write: the
+// caller sends it and closes it. Errors as for Create.
+func (h *Heap) Grant(size int64, label string) (s *Segment, writer int, err error) {
+	s, err = h.begin(size, label, granted)
+	if err != nil {
+		return nil, -1, err
+	}
+	writer, err = s.openForWriter()
+	s, err = s.orGiveUp(err)
+	return s, writer, err
+}
+
+// Copy makes a frozen segment with the same bytes as s. This is what is left to
+// do when s could not be adopted: its writer may still write it, and from then on
+// writes something that nobody reads. The caller holds a reference to s.
+func (h *Heap) Copy(s *Segment, label string) (*Segment, error) {
+	from, err := s.Readable()
+	if err != nil {
+		return nil, err
+	}
+	to, err := h.Create(s.Len(), label)
+	if err != nil {
+		return nil, err
+	}
+	copyBytes(to.address, from, s.Len())
+	return to.orGiveUp(to.Freeze())
+}
+
+// begin reserves the budget and makes a file full of zeroed pages.
+func (h *Heap) begin(size int64, label string, as state) (*Segment, error) {
+	if size < 0 {
+		return nil, fmt.Errorf("%w: %d bytes for %q", ErrSize, size, label)
+	}
+	s := &Segment{heap: h, id: lastID.Add(1), asked: size, size: roundUp(size), label: label, state: as, fd: -1}
+	s.refs.Store(1)
+	charge, err := h.budget.reserve(h, label, uint64(s.size))
+	if err != nil {
+		return nil, err
+	}
+	s.charge = charge
+	return s.orGiveUp(s.allocate())
+}
+
+// futureWrite is the seal that forbids new writable maps, where there is one.
+func (h *Heap) futureWrite() int {
+	if h.features.FutureWrite {
+		return sealFutureWrite
+	}
+	return 0
+}
+
+var lastID atomic.Uint64
+
+// roundUp gives whole pages, at least one: a map of nothing is an error.
+func roundUp(size int64) int64 {
+	page := int64(os.Getpagesize())
+	if size > math.MaxInt64-page {
+		return math.MaxInt64 / page * page
+	}
+	return max(page, (size+page-1)/page*page)
+}

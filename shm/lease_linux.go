@@ -1,0 +1,42 @@
+package shm
+
+import (
+	"errors"
+
+	"golang.org/x/sys/unix"
+)
+
+// readLease takes a read lease on an O_RDONLY description and gives it back at
+// once. The kernel grants it only if nobody has the file open for writing; a
+// mapping keeps its description open, an unread message keeps the descriptors in
+// it, and a forked child keeps its parent's, so all of these count.
+func readLease(fd int) error {
+	err := takeReadLease(fd)
+	switch {
+	case errors.Is(err, unix.EAGAIN):
+		return ErrStillWritten
+	case err != nil:
+		return errors.Join(ErrNoProof, err)
+	}
+	if err := giveLeaseBack(fd); err != nil {
+		return errors.Join(ErrNoProof, err)
+	}
+	return nil
+}
+
+// takeReadLease also chooses the signal that the kernel sends when someone opens
+// the file for writing while the lease is held. The default, SIGIO, would end the
+// process; SIGURG is ignored by default, and the Go runtime uses it anyway. Giving
+// a lease back resets the choice, so it is made each time.
+func takeReadLease(fd int) error {
+	if _, err := unix.FcntlInt(uintptr(fd), unix.F_SETSIG, int(unix.SIGURG)); err != nil {
+		return err
+	}
+	_, err := unix.FcntlInt(uintptr(fd), unix.F_SETLEASE, unix.F_RDLCK)
+	return err
+}
+
+func giveLeaseBack(fd int) error {
+	_, err := unix.FcntlInt(uintptr(fd), unix.F_SETLEASE, unix.F_UNLCK)
+	return err
+}

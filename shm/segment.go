@@ -1,0 +1,305 @@
+package shm
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"syscall"
+)
+
+// state is what a segment is. It only ever moves on: building or granted, frozen, dropped.
+type state int
+
+const (
+	building state = iota // the host writes
+	live                  // anyone with a writer's descriptor writes
+	granted               // one worker writes
+	frozen                // nobody writes
+	dropped               // the host has let go
+)
+
+// Segment is one piece of shared memory. See the package's documentation for its life.
+type Segment struct {
+	heap   *Heap
+	charge *charge
+	id     uint64
+	asked  int64
+	size   int64
+	label  string
+	refs   atomic.Int64
+
+	mu       sync.Mutex
+	state    state
+	remotes  int
+	sealable bool    // a memfd
+	fd       int     // the host's description: O_RDWR, or O_RDONLY if granted
+	address  uintptr // first one given out; set once, before the segment is
+	w        mapping // writable; after Freeze moved aside, still warm
+	r        mapping // read-only, made when first asked for
+	stale    mapping // private, where w was before Freeze
+}
+
+// ID tells segments of this process apart: never 0, never used again.
+func (s *Segment) ID() uint64 { return s.id }
+
+// Size is the number of bytes mapped: whole pages, at least one.
+func (s *Segment) Size() int64 { return s.size }
+
+// Len is the number of bytes asked for.
+func (s *Segment) Len() int64 { return s.asked }
+
+// Label is the name given at creation.
+func (s *Segment) Label() string { return s.label }
+
+// Address is where the host's map was when the segment was made: what is
+// written there before Freeze is the content. After Freeze it still can be read and
+// written, but what is written stays private. 0 for a granted segment.
+func (s *Segment) Address() uintptr { return s.address }
+
+// Writable gives the address of the writable map while the segment is under
+// construction, and always if it is live.
+func (s *Segment) Writable() (uintptr, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.state != building && s.state != live {
+		return 0, false
+	}
+	return s.w.addr, true
+}
+
+// Readable gives the address of a map that the host can only read. It stays the
+// same, and valid, until the segment is dropped. ErrDropped, *LimitError.
+func (s *Segment) Readable() (uintptr, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.mapReadable(); err != nil {
+		return 0, err
+	}
+	return s.r.addr, nil
+}
+
+// ReaderFD opens the segment O_RDONLY, for a reader. The kernel refuses to map
+// that shared and writable. The caller closes it. ErrDropped, *LimitError.
+func (s *Segment) ReaderFD() (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.state == dropped {
+		return -1, s.fail("open for a reader", ErrDropped)
+	}
+	return reopen(s.fd, syscall.O_RDONLY)
+}
+
+// WriterFD opens a live segment for writing. The caller closes it. ErrNotLive,
+// ErrDropped, *LimitError.
+func (s *Segment) WriterFD() (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch s.state {
+	case live:
+		return reopen(s.fd, syscall.O_RDWR)
+	case dropped:
+		return -1, s.fail("open for a writer", ErrDropped)
+	}
+	return -1, s.fail("open for a writer", ErrNotLive)
+}
+
+// PrivateMap maps the segment writable for this process alone: no copy is made but of
+// the pages that are written. It keeps a reference until unmap is called, which may
+// be called again. While the segment is not frozen, pages that were not written
+// here show what others write. ErrDropped, *LimitError.
+func (s *Segment) PrivateMap() (addr uintptr, unmap func(), err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.state == dropped {
+		return 0, nil, s.fail("map privately", ErrDropped)
+	}
+	m, err := makeMap(s.size, func() (uintptr, error) { return mapPrivate(s.fd, 0, s.size) })
+	if err != nil {
+		return 0, nil, err
+	}
+	s.Ref()
+	var once sync.Once
+	return m.addr, func() {
+		once.Do(func() {
+			m.close()
+			s.Unref()
+		})
+	}, nil
+}
+
+// Ref takes one more reference. The caller has one already, or knows who has.
+func (s *Segment) Ref() {
+	for {
+		n := s.refs.Load()
+		if n <= 0 {
+			panic(fmt.Sprintf("shm: Ref of segment %d %q, which was dropped", s.id, s.label))
+		}
+		if s.refs.CompareAndSwap(n, n+1) {
+			return
+		}
+	}
+}
+
+// Unref gives a reference back. The last one drops the segment: its addresses in
+// the host are no longer valid.
+func (s *Segment) Unref() {
+	switch n := s.refs.Add(-1); {
+	case n > 0:
+		return
+	case n < 0:
+		panic(fmt.Sprintf("shm: segment %d %q was let go once too often", s.id, s.label))
+	}
+	s.drop()
+	if s.heap.options.OnDrop != nil {
+		s.heap.options.OnDrop(s)
+	}
+}
+
+// AddRemote counts a worker that was given the segment. The caller has a reference.
+func (s *Segment) AddRemote() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.state == dropped {
+		panic(fmt.Sprintf("shm: segment %d %q was given to a worker after it was dropped", s.id, s.label))
+	}
+	s.remotes++
+}
+
+// DoneRemote takes back one AddRemote: that worker has unmapped the segment, or
+// is dead. When the segment is dropped, the last of these gives its bytes back.
+func (s *Segment) DoneRemote() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.remotes--
+	if s.remotes < 0 {
+		panic(fmt.Sprintf("shm: more workers let go of segment %d %q than were given it", s.id, s.label))
+	}
+	if s.remotes == 0 && s.state == dropped {
+		s.charge.release()
+	}
+}
+
+// drop unmaps and closes. The bytes leave the budget only once no worker maps them.
+func (s *Segment) drop() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.close()
+	if s.remotes == 0 {
+		s.charge.release()
+	} else {
+		s.charge.retire()
+	}
+}
+
+func (s *Segment) close() {
+	s.state = dropped
+	s.w.close()
+	s.r.close()
+	s.stale.close()
+	if s.fd >= 0 {
+		closeFD(s.fd)
+		s.fd = -1
+	}
+}
+
+// mapReadable makes R. It maps a description of its own, O_RDONLY, on which no
+// mprotect can make the map writable. s.mu is held.
+func (s *Segment) mapReadable() error {
+	if s.state == dropped {
+		return s.fail("map", ErrDropped)
+	}
+	if s.r.addr != 0 {
+		return nil
+	}
+	fd, err := reopen(s.fd, syscall.O_RDONLY)
+	if err != nil {
+		return err
+	}
+	defer closeFD(fd)
+	s.r, err = makeMap(s.size, func() (uintptr, error) { return mapShared(fd, s.size, false) })
+	return err
+}
+
+// allocate makes the file and fills it with pages. s is not shared yet.
+func (s *Segment) allocate() (err error) {
+	s.fd, s.sealable, err = s.heap.memory()
+	if err != nil {
+		return err
+	}
+	if err := resize(s.fd, s.size); err != nil {
+		return err
+	}
+	err = allocatePages(s.heap.allocate, s.fd, s.size, s.heap.options.Cancelled, s.charge.committed)
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.ENOMEM) {
+		return s.charge.refused(err)
+	}
+	return err
+}
+
+// openForHost leaves the host with an O_RDWR description of its own and the
+// writable map, then seals. The seals come after the map: FUTURE_WRITE forbids
+// all later writable maps, the host's own too.
+func (s *Segment) openForHost(seals int) error {
+	if err := s.replaceFD(syscall.O_RDWR); err != nil {
+		return err
+	}
+	var err error
+	s.w, err = makeMap(s.size, func() (uintptr, error) { return mapShared(s.fd, s.size, true) })
+	if err != nil {
+		return err
+	}
+	s.address = s.w.addr
+	return s.seal(s.fd, seals|sealSeal)
+}
+
+// openForWriter leaves the host with an O_RDONLY description and gives the
+// writer's. No other must exist, or Adopt could not tell the writer's end.
+func (s *Segment) openForWriter() (int, error) {
+	if err := s.seal(s.fd, sealSize); err != nil {
+		return -1, err
+	}
+	writer, err := reopen(s.fd, syscall.O_RDWR)
+	if err != nil {
+		return -1, err
+	}
+	if err := s.replaceFD(syscall.O_RDONLY); err != nil {
+		closeFD(writer)
+		return -1, err
+	}
+	return writer, nil
+}
+
+// replaceFD swaps the description for a new one of the same file.
+func (s *Segment) replaceFD(flags int) error {
+	fd, err := reopen(s.fd, flags)
+	if err != nil {
+		return err
+	}
+	closeFD(s.fd)
+	s.fd = fd
+	return nil
+}
+
+func (s *Segment) seal(fd, seals int) error {
+	if !s.sealable {
+		return nil
+	}
+	return seal(fd, seals)
+}
+
+// orGiveUp gives the segment, or, if err is not nil, undoes its creation. OnDrop is
+// not called: nobody has seen it.
+func (s *Segment) orGiveUp(err error) (*Segment, error) {
+	if err == nil {
+		return s, nil
+	}
+	s.refs.Store(0)
+	s.drop()
+	return nil, err
+}
+
+// fail says which segment an error is about.
+func (s *Segment) fail(doing string, err error) error {
+	return fmt.Errorf("cannot %s segment %d %q: %w", doing, s.id, s.label, err)
+}

@@ -1,0 +1,74 @@
+package shm
+
+import (
+	"sync/atomic"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// All of the package's pointer work is here. An address is kept as a number, so
+// that the garbage collector never sees a pointer into memory that the kernel
+// may later give to something else, and becomes a pointer only inside one of
+// these functions. The race detector does not see mapped memory: whoever shares
+// it needs an atomic (load64) or an order given by something else.
+
+// pointer makes the number a pointer for the length of one call.
+func pointer(addr uintptr) unsafe.Pointer {
+	return *(*unsafe.Pointer)(unsafe.Pointer(&addr))
+}
+
+// mapShared maps the whole file, read-only or writable, and seen by all who map it.
+func mapShared(fd int, size int64, writable bool) (uintptr, error) {
+	prot := unix.PROT_READ
+	if writable {
+		prot |= unix.PROT_WRITE
+	}
+	return mapAt(fd, 0, size, prot, unix.MAP_SHARED)
+}
+
+// mapPrivate maps the whole file writable, at a place of the kernel's choice (at
+// 0) or in place of whatever is at that address now. What is written there stays
+// in this process. NORESERVE: hardly any page of it is ever written.
+func mapPrivate(fd int, at uintptr, size int64) (uintptr, error) {
+	flags := unix.MAP_PRIVATE | unix.MAP_NORESERVE
+	if at != 0 {
+		flags |= unix.MAP_FIXED
+	}
+	return mapAt(fd, at, size, unix.PROT_READ|unix.PROT_WRITE, flags)
+}
+
+func mapAt(fd int, at uintptr, size int64, prot, flags int) (uintptr, error) {
+	p, err := unix.MmapPtr(fd, 0, pointer(at), uintptr(size), prot, flags)
+	if err != nil {
+		return 0, err
+	}
+	// With a large mapping a crash spends seconds on writing it to the core file.
+	// That the advice fails is no reason to refuse the memory.
+	_ = unix.Madvise(unsafe.Slice((*byte)(p), int(size)), unix.MADV_DONTDUMP)
+	return uintptr(p), nil
+}
+
+// moveAside moves the pages of a map, with their page tables, to a new address.
+// DONTUNMAP leaves an empty map of the same file where they were: without it
+// another thread's mmap could take the gap before the caller fills it. Linux 5.13
+// and later do this for shared maps; before it is EINVAL.
+func moveAside(addr uintptr, size int64) (uintptr, error) {
+	p, err := unix.MremapPtr(pointer(addr), uintptr(size), nil, uintptr(size),
+		unix.MREMAP_MAYMOVE|unix.MREMAP_DONTUNMAP)
+	return uintptr(p), err
+}
+
+func unmap(addr uintptr, size int64) error {
+	return unix.MunmapPtr(pointer(addr), uintptr(size))
+}
+
+// copyBytes copies n bytes between two maps.
+func copyBytes(to, from uintptr, n int64) {
+	copy(unsafe.Slice((*byte)(pointer(to)), int(n)), unsafe.Slice((*byte)(pointer(from)), int(n)))
+}
+
+// load64 reads an aligned word that another process stores.
+func load64(addr uintptr) uint64 {
+	return atomic.LoadUint64((*uint64)(pointer(addr)))
+}
