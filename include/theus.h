@@ -31,7 +31,7 @@
  *   only ever grow at the end.
  * - Handles are 64-bit, never 0, never reused. A stale, foreign or mistyped
  *   handle gives THEUS_EBADF. Whoever receives a handle releases it with
- *   theus_release, exactly once. Closing an engine releases its handle.
+ *   theus_release, exactly once; an engine's after theus_close.
  * - Out-parameters are set to 0 on entry, so they are defined on failure too.
  * - Strings are UTF-8 and end with NUL. Everything passed in is copied before the call
  *   returns. Payloads are pointer and length. Times are in milliseconds.
@@ -49,6 +49,9 @@
 #ifdef __cplusplus
 extern "C" {
 #endif
+
+/* These functions, and no others, are visible in the library. */
+#pragma GCC visibility push(default)
 
 /* Grows when a change is not compatible. Compare with theus_abi_version(). */
 #define THEUS_ABI_VERSION 1u
@@ -105,9 +108,12 @@ typedef struct theus_span {
   uint64_t len;
 } theus_span;
 
+/* bits of theus_options.flags */
+#define THEUS_OPEN_LAZY 1u /* start workers with the first task, not at open */
+
 typedef struct theus_options {
   uint32_t struct_size;
-  uint32_t flags;              /* 0 */
+  uint32_t flags;              /* THEUS_OPEN_* */
   int32_t workers;             /* <= 0: one per CPU that this process may use */
   int32_t threads_per_worker;  /* BLAS and OpenMP; <= 0: CPUs / workers, at least 1 */
   uint64_t heap_bytes;         /* 0: 80 % of what the machine or cgroup can still give */
@@ -237,10 +243,10 @@ const char *theus_status_name(int32_t status);
 /* Version of the library, e.g. "0.1.0". Static storage. */
 const char *theus_version(void);
 
-/* Lets go of any handle but an engine: the memory behind it stays while others
- * use it (views of it in workers, later versions of the state). Does not block.
- * THEUS_EBADF: not a live handle (released twice, say).
- * Also accepts an engine handle that is closed. An open one: THEUS_EINVAL, use theus_close. */
+/* Lets go of a handle: the memory behind it stays while others use it (views of
+ * it in workers, later versions of the state). Does not block.
+ * THEUS_EBADF: not a live handle (released twice, say). THEUS_EINVAL: an engine
+ * that is not closed. */
 int32_t theus_release(uint64_t handle);
 
 /* The same for finalizers: only queues the handle and returns; it waits for no
@@ -396,6 +402,8 @@ int32_t theus_stats(theus_engine engine, theus_blob *json, theus_error *err);
 
 /* Reclaims at once what is no longer reachable. JSON: {"segments","bytes","handles","processes"}. */
 int32_t theus_reap(theus_engine engine, theus_blob *json, theus_error *err);
+
+#pragma GCC visibility pop
 
 #ifdef __cplusplus
 }

@@ -1,0 +1,91 @@
+package engine
+
+import (
+	"fmt"
+
+	"github.com/theus-project/theus-go/engine/state"
+	"github.com/theus-project/theus-go/pool"
+)
+
+// UpdateKind says what an Update does.
+type UpdateKind int
+
+// The operations of theus_cas, with its numbers.
+const (
+	SetHeavy    UpdateKind = 1
+	DeleteHeavy UpdateKind = 2
+	Set         UpdateKind = 3
+	Delete      UpdateKind = 4
+)
+
+// Update is one change within a compare-and-swap.
+type Update struct {
+	Kind  UpdateKind
+	Path  string // data: dotted; heavy: a literal key
+	Codec uint8
+	Bytes []byte
+	Buf   *Buf
+}
+
+// CAS applies updates as one new version, all or none; see theus_cas. On a conflict version is the current one.
+func (e *Engine) CAS(expected uint64, updates []Update, strict bool) (version uint64, err error) {
+	if err := e.Check(); err != nil {
+		return 0, err
+	}
+	ops := make([]state.Op, len(updates))
+	for i := range updates {
+		if ops[i], err = e.op(&updates[i]); err != nil {
+			return 0, err
+		}
+	}
+	// Arrays are frozen by the store's leave: after it has found no conflict, before anyone can see the new version.
+	prepare := func(version uint64) error {
+		for i, u := range updates {
+			if u.Kind != SetHeavy {
+				continue
+			}
+			if err := u.Buf.freeze(version); err != nil {
+				return err
+			}
+			ops[i].Array.(held).Version = version
+		}
+		return nil
+	}
+	return e.store.CASWith(expected, ops, strict, prepare)
+}
+
+func (e *Engine) op(u *Update) (state.Op, error) {
+	switch u.Kind {
+	case SetHeavy:
+		if u.Path == "" {
+			return state.Op{}, &ArgumentError{"a heavy array needs a key that is not empty"}
+		}
+		if u.Buf == nil {
+			return state.Op{}, &ArgumentError{fmt.Sprintf("no array is given for heavy key %q", u.Path)}
+		}
+		if u.Buf.engine != e {
+			return state.Op{}, &ArgumentError{fmt.Sprintf("the array for heavy key %q belongs to another engine", u.Path)}
+		}
+		a := *u.Buf.array
+		a.Key = u.Path
+		return state.Op{Kind: state.SetHeavy, Key: u.Path, Array: held{&a}}, nil
+	case DeleteHeavy:
+		return state.Op{Kind: state.DeleteHeavy, Key: u.Path}, nil
+	case Set, Delete:
+		path, err := state.ParsePath(u.Path)
+		if err == nil && len(path) == 0 && u.Kind == Set {
+			err = fmt.Errorf("the root of the data cannot be set, only keys of it")
+		}
+		if err != nil {
+			return state.Op{}, &ArgumentError{err.Error()}
+		}
+		if u.Kind == Delete {
+			return state.Op{Kind: state.Delete, Path: path}, nil
+		}
+		if u.Codec != pool.CodecRaw && u.Codec != pool.CodecJSON && u.Codec != pool.CodecPickle {
+			return state.Op{}, &ArgumentError{fmt.Sprintf("unknown codec %d for %q", u.Codec, u.Path)}
+		}
+		return state.Op{Kind: state.Set, Path: path, Codec: u.Codec, Bytes: u.Bytes}, nil
+	}
+	return state.Op{}, &ArgumentError{fmt.Sprintf("unknown operation %d for %q", u.Kind, u.Path)}
+}

@@ -1,0 +1,99 @@
+package engine
+
+import (
+	"time"
+
+	"github.com/theus-project/theus-go/pool"
+)
+
+// Call is a task to be run; see theus_call.
+type Call struct {
+	Target   string
+	Function *pool.Function
+	InCodec  uint8
+	OutCodec uint8
+	In       [][]byte // copied before Execute returns
+	Bufs     []*Buf
+	Keys     []string
+	Learn    bool
+	At       *Snapshot // nil: the current version
+	Timeout  time.Duration
+	Retries  int
+	RNGKey   uint64
+	Queue    *pool.Queue
+	Handle   uint64 // the caller's name for the task
+	Tag      uint64
+}
+
+// Define makes a function known to workers; code is copied.
+func (e *Engine) Define(code [][]byte) (*pool.Function, error) {
+	if err := e.Check(); err != nil {
+		return nil, err
+	}
+	record, err := pool.NewValue(e.heap, pool.CodecPickle, code, "(function)")
+	if err != nil {
+		return nil, err
+	}
+	return e.pool.Define(record), nil
+}
+
+// Execute queues a task.
+func (e *Engine) Execute(c Call) (*pool.Task, error) {
+	if err := e.Check(); err != nil {
+		return nil, err
+	}
+	if c.Target == "" && c.Function == nil {
+		return nil, &ArgumentError{"neither a target nor a function is given"}
+	}
+	call := pool.Call{
+		Function: c.Function, Target: c.Target, OutCodec: c.OutCodec, Keys: c.Keys, Learn: c.Learn,
+		Timeout: c.Timeout, Retries: c.Retries, RNGKey: c.RNGKey, Queue: c.Queue, Handle: c.Handle, Tag: c.Tag,
+	}
+	for _, b := range c.Bufs {
+		a, err := b.Array()
+		if err != nil {
+			unref(call.Arrays)
+			return nil, err
+		}
+		call.Arrays = append(call.Arrays, a)
+	}
+	input, err := pool.NewValue(e.heap, c.InCodec, c.In, "(input of "+c.name()+")")
+	if err != nil {
+		unref(call.Arrays)
+		return nil, err
+	}
+	call.Input = input
+	switch {
+	case c.At == nil:
+		call.Source = &Snapshot{e, e.store.Snapshot()}
+	case c.At.snap.Retain(): // a reference of the task's own to the same pin
+		call.Source = c.At
+	default:
+		unref(call.Arrays)
+		call.Input.Release()
+		return nil, &ArgumentError{"the snapshot to read is released"}
+	}
+	return e.pool.Submit(call)
+}
+
+func (c *Call) name() string {
+	if c.Target != "" {
+		return c.Target
+	}
+	return c.Function.Name()
+}
+
+func unref(arrays []*pool.Array) {
+	for _, a := range arrays {
+		a.Unref()
+	}
+}
+
+// ResultBuf gives array i of a task's result as a Buf of its own.
+func (e *Engine) ResultBuf(t *pool.Task, i int) (*Buf, error) {
+	arrays := t.Outcome().Arrays
+	if i < 0 || i >= len(arrays) {
+		return nil, &KeyError{Key: t.Name(), Kind: ErrNotFound, Hint: ": its result has fewer arrays"}
+	}
+	return &Buf{engine: e, array: arrays[i].Ref(), version: arrays[i].Version}, nil
+}

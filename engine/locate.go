@@ -1,0 +1,80 @@
+package engine
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/theus-project/theus-go/pool"
+)
+
+// A host that is not Python does not say where the worker program is: the interpreter is asked, once.
+const locateScript = `import importlib.util, json, sys
+spec = importlib.util.find_spec("theus")
+print(json.dumps([spec and list(spec.submodule_search_locations)[0], [p for p in sys.path if p], sys.executable]))`
+
+const locateTimeout = 30 * time.Second
+
+func locate(o *pool.Options) error {
+	python := o.Python
+	if python == "" {
+		python = "python3"
+	}
+	path, err := lookPath(python, o.Env)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), locateTimeout)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, path, "-c", locateScript)
+	cmd.Env = o.Env
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		return fmt.Errorf("%s cannot be asked where theus is installed: %w %s", path, err, strings.TrimSpace(stderr.String()))
+	}
+	var directory *string
+	var sysPath []string
+	var executable string
+	if err := json.Unmarshal(out, &[]any{&directory, &sysPath, &executable}); err != nil {
+		return fmt.Errorf("%s gave an unexpected answer: %q", path, out)
+	}
+	if directory == nil {
+		return fmt.Errorf("the Python package theus is not installed for %s (pip install theus-go), or name another interpreter in theus_options.python", path)
+	}
+	o.Python = executable
+	o.WorkerMain = filepath.Join(*directory, "worker", "zygote.py")
+	if o.SysPath == nil {
+		o.SysPath = sysPath
+	}
+	return nil
+}
+
+// lookPath is exec.LookPath with the PATH of the given environment: changes that the host made to its own
+// environment never reach Go.
+func lookPath(name string, env []string) (string, error) {
+	if strings.Contains(name, "/") {
+		return name, nil
+	}
+	for _, kv := range env {
+		list, ok := strings.CutPrefix(kv, "PATH=")
+		if !ok {
+			continue
+		}
+		for _, dir := range filepath.SplitList(list) {
+			candidate := filepath.Join(dir, name)
+			if info, err := os.Stat(candidate); err == nil && !info.IsDir() && info.Mode()&0o111 != 0 {
+				return candidate, nil
+			}
+		}
+	}
+	return "", errors.New(name + " is not on PATH; name an interpreter in theus_options.python")
+}

@@ -1,0 +1,191 @@
+package pool
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+
+	"golang.org/x/sys/unix"
+)
+
+// conn moves frames over one end of a stream socket pair without ever blocking.
+//
+// The outgoing half is guarded by Pool.mu; the incoming half belongs to the reactor alone.
+type conn struct {
+	fd         int
+	maxPayload int
+
+	out     []outgoing
+	broken  bool // the peer is gone; frames are dropped, what it sent can still be read
+	crowded bool // too many descriptors are in flight: the socket is writable, but not for the head of out
+
+	in    []byte
+	inFDs []int
+}
+
+// outgoing is one frame, or what is left of one. Its descriptors ride on its
+// first byte and are closed once that byte is on its way.
+type outgoing struct {
+	data []byte
+	fds  []int
+}
+
+func closeAll(fds []int) {
+	for _, fd := range fds {
+		_ = unix.Close(fd)
+	}
+}
+
+func newFrame(kind frameType, id uint64, payload []byte, nfds int) []byte {
+	b := make([]byte, headerSize, headerSize+len(payload))
+	binary.LittleEndian.PutUint32(b[0:], uint32(len(payload)))
+	binary.LittleEndian.PutUint16(b[4:], uint16(kind))
+	binary.LittleEndian.PutUint16(b[6:], uint16(nfds))
+	binary.LittleEndian.PutUint64(b[8:], id)
+	return append(b, payload...)
+}
+
+// send queues a frame and writes as much as the socket takes. It owns fds from here on. It
+// returns true when something is left that waits for the socket to be writable.
+func (c *conn) send(kind frameType, id uint64, payload []byte, fds ...int) (pending bool) {
+	if c.broken || c.fd < 0 {
+		closeAll(fds)
+		return false
+	}
+	c.out = append(c.out, outgoing{newFrame(kind, id, payload, len(fds)), fds})
+	return c.flush()
+}
+
+// flush writes what waits. A broken connection drops it: the reader learns of the death.
+func (c *conn) flush() (pending bool) {
+	c.crowded = false
+	for len(c.out) > 0 && !c.broken {
+		head := &c.out[0]
+		var rights []byte
+		if len(head.fds) > 0 {
+			rights = unix.UnixRights(head.fds...)
+		}
+		n, err := unix.SendmsgN(c.fd, head.data, rights, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+		switch {
+		case err == nil:
+			closeAll(head.fds)
+			head.fds = nil
+			head.data = head.data[n:]
+			if len(head.data) == 0 {
+				c.out = c.out[1:]
+			}
+		case errors.Is(err, unix.EINTR):
+		case errors.Is(err, unix.EAGAIN):
+			return true
+		case errors.Is(err, unix.ETOOMANYREFS), errors.Is(err, unix.ENOBUFS):
+			// This user has too many descriptors in flight, in whatever process; they leave flight as their receivers read.
+			c.crowded = true
+			return true
+		default:
+			c.discard()
+		}
+	}
+	if len(c.out) == 0 {
+		c.out = nil
+	}
+	return false
+}
+
+func (c *conn) discard() {
+	c.broken = true
+	for _, o := range c.out {
+		closeAll(o.fds)
+	}
+	c.out = nil
+}
+
+// receive reads once what is there. io.EOF: the peer is gone and everything it sent has been read.
+func (c *conn) receive() (more bool, err error) {
+	const chunk = 64 << 10
+	if cap(c.in)-len(c.in) < chunk {
+		c.in = append(make([]byte, 0, len(c.in)+2*chunk), c.in...)
+	}
+	oob := make([]byte, unix.CmsgSpace(16*4))
+	free := c.in[len(c.in):cap(c.in)]
+	n, oobn, _, _, err := unix.Recvmsg(c.fd, free, oob, unix.MSG_DONTWAIT|unix.MSG_CMSG_CLOEXEC)
+	switch {
+	case errors.Is(err, unix.EAGAIN):
+		return false, nil
+	case errors.Is(err, unix.EINTR):
+		return true, nil
+	case errors.Is(err, unix.ECONNRESET):
+		// The peer died with frames of ours unread. What it had sent before stays readable after the error is reported once.
+		return true, nil
+	case err != nil:
+		return false, err
+	case n == 0:
+		return false, io.EOF
+	}
+	c.in = c.in[:len(c.in)+n]
+	if oobn > 0 {
+		c.takeRights(oob[:oobn])
+	}
+	return true, nil
+}
+
+func (c *conn) takeRights(oob []byte) {
+	messages, err := unix.ParseSocketControlMessage(oob)
+	if err != nil {
+		return
+	}
+	for i := range messages {
+		if fds, err := unix.ParseUnixRights(&messages[i]); err == nil {
+			c.inFDs = append(c.inFDs, fds...)
+		}
+	}
+}
+
+// next takes one whole frame off the incoming bytes; nil when there is none.
+// Its payload is valid until the next receive.
+func (c *conn) next() (*frame, error) {
+	if len(c.in) < headerSize {
+		return nil, nil
+	}
+	length := int(binary.LittleEndian.Uint32(c.in[0:]))
+	if length > c.maxPayload {
+		return nil, fmt.Errorf("a frame announces %d bytes, more than %d", length, c.maxPayload)
+	}
+	if len(c.in) < headerSize+length {
+		return nil, nil
+	}
+	nfds := int(binary.LittleEndian.Uint16(c.in[6:]))
+	if nfds > len(c.inFDs) {
+		return nil, fmt.Errorf("a frame announces %d descriptors, %d came", nfds, len(c.inFDs))
+	}
+	f := &frame{
+		kind:    frameType(binary.LittleEndian.Uint16(c.in[4:])),
+		id:      binary.LittleEndian.Uint64(c.in[8:]),
+		payload: c.in[headerSize : headerSize+length : headerSize+length],
+		fds:     c.inFDs[:nfds:nfds],
+	}
+	c.in = c.in[headerSize+length:]
+	c.inFDs = c.inFDs[nfds:]
+	return f, nil
+}
+
+// close gives everything back, frames that were never sent included.
+func (c *conn) close() {
+	if c.fd < 0 {
+		return
+	}
+	c.discard()
+	closeAll(c.inFDs)
+	c.inFDs = nil
+	_ = unix.Close(c.fd)
+	c.fd = -1
+}
+
+// socketPair makes the two ends of a channel: ours for the reactor, theirs to be sent or inherited.
+func socketPair() (ours, theirs int, err error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return -1, -1, err
+	}
+	return fds[0], fds[1], nil
+}

@@ -1,0 +1,321 @@
+package pool
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/theus-project/theus-go/internal/guard"
+	"golang.org/x/sys/unix"
+)
+
+// Define makes a function known; record is a function record (docs/internals.md).
+func (p *Pool) Define(record Value) *Function {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.lastFn++
+	return &Function{id: p.lastFn, record: record, uses: 1, name: fmt.Sprintf("function %d", p.lastFn)}
+}
+
+// Forget gives up the handle of a function; once no task needs it, workers forget it.
+func (p *Pool) Forget(f *Function) {
+	p.mu.Lock()
+	defer p.unlock()
+	p.dropFunction(f)
+}
+
+func (p *Pool) dropFunction(f *Function) {
+	f.uses--
+	if f.uses > 0 || f.id == 0 {
+		return
+	}
+	p.after(f.record.Release)
+	for _, w := range p.workers {
+		if w != nil && w.functions[f.id] {
+			delete(w.functions, f.id)
+			w.send(frameForget, f.id, nil)
+		}
+	}
+}
+
+// Submit queues a task and starts it at once if a worker is idle.
+func (p *Pool) Submit(call Call) (*Task, error) {
+	p.mu.Lock()
+	defer p.unlock()
+	if p.closed {
+		p.after(call.release)
+		return nil, ErrClosed
+	}
+	if p.broken != nil {
+		p.after(call.release)
+		return nil, p.broken
+	}
+	p.start()
+	if call.Function == nil {
+		call.Function = p.target(call.Target)
+	}
+	call.Function.uses++
+	p.lastTask++
+	if call.RNGKey == 0 {
+		call.RNGKey = p.lastTask
+	}
+	t := &Task{
+		id:   p.lastTask,
+		call: call,
+		name: call.Target,
+		pool: p,
+		done: make(chan struct{}),
+	}
+	if t.name == "" {
+		t.name = call.Function.name
+	}
+	p.tasks[t.id] = t
+	p.queue = append(p.queue, t)
+	p.dispatch()
+	return t, nil
+}
+
+// target is the record of a function that is named, not shipped; it has id 0 on the wire.
+func (p *Pool) target(name string) *Function {
+	f := p.targets[name]
+	if f == nil {
+		f = &Function{name: name, uses: 1}
+		p.targets[name] = f
+	}
+	return f
+}
+
+func (c *Call) release() {
+	c.Input.Release()
+	for _, a := range c.Arrays {
+		a.Unref()
+	}
+	if c.Source != nil {
+		c.Source.Release()
+	}
+}
+
+// dispatch gives queued tasks to workers: to idle ones, then, if the work is short, one ahead to busy ones.
+func (p *Pool) dispatch() {
+	for len(p.queue) > 0 {
+		w := p.idleWorker()
+		if w == nil {
+			w = p.workerToPrefetch(p.queue[0])
+		}
+		if w == nil {
+			return
+		}
+		t := p.queue[0]
+		p.queue[0] = nil
+		p.queue = p.queue[1:]
+		p.give(t, w)
+	}
+}
+
+func (p *Pool) idleWorker() *worker {
+	for _, w := range p.workers {
+		if w != nil && w.ready && !w.condemned && len(w.assigned) == 0 {
+			return w
+		}
+	}
+	return nil
+}
+
+func (p *Pool) workerToPrefetch(t *Task) *worker {
+	if !t.call.Function.short() || t.call.Timeout > 0 {
+		return nil
+	}
+	for _, w := range p.workers {
+		if w != nil && w.ready && !w.condemned && len(w.assigned) == 1 && w.assigned[0].call.Function.short() {
+			return w
+		}
+	}
+	return nil
+}
+
+// give sends a task to a worker, preceded by its function if that is new to the worker.
+func (p *Pool) give(t *Task, w *worker) {
+	t.worker = w
+	w.assigned = append(w.assigned, t)
+	if len(w.assigned) == 1 {
+		p.begin(t, w)
+	}
+	f := t.call.Function
+	if f.id != 0 && !w.functions[f.id] {
+		w.functions[f.id] = true
+		w.sendFunction(f)
+	}
+	w.sendTask(t)
+}
+
+// begin starts the clock of a task's running time.
+func (p *Pool) begin(t *Task, w *worker) {
+	if t.call.Timeout > 0 && !t.ended.Load() {
+		t.timer = guard.AfterFunc(t.call.Timeout, "task timeout", p.options.OnPanic, func() { p.expire(t, w) })
+	}
+}
+
+func (p *Pool) expire(t *Task, w *worker) {
+	p.mu.Lock()
+	defer p.unlock()
+	if t.ended.Load() || t.worker != w {
+		return
+	}
+	w.kill()
+	p.finish(t, Outcome{
+		Status:  TimedOut,
+		Message: fmt.Sprintf("%s ran longer than its timeout of %v; its worker (pid %d) was ended and replaced", t.name, t.call.Timeout, w.pid),
+	})
+}
+
+// Cancel ends a task: drops it from the queue, or kills the worker that runs it.
+func (p *Pool) Cancel(t *Task) {
+	p.mu.Lock()
+	defer p.unlock()
+	if t.ended.Load() {
+		return
+	}
+	switch w := t.worker; {
+	case w == nil:
+		if i := slices.Index(p.queue, t); i >= 0 {
+			p.queue = slices.Delete(p.queue, i, i+1)
+		}
+	case len(w.assigned) > 0 && w.assigned[0] == t:
+		w.kill()
+	default:
+		// It waits in the worker behind another task. If it starts all the same, next kills the worker.
+		w.send(frameCancel, t.id, nil)
+	}
+	p.finish(t, Outcome{Status: Cancelled, Message: t.name + " was cancelled"})
+}
+
+// finish ends a task, once; later ends only give back what they carry.
+func (p *Pool) finish(t *Task, o Outcome) {
+	if t.ended.Load() {
+		p.after(o.release)
+		return
+	}
+	t.outcome = o
+	delete(p.tasks, t.id)
+	if o.Status == OK {
+		p.counts.Done++
+	} else {
+		p.counts.Failed++
+	}
+	if t.timer != nil {
+		t.timer.Stop()
+	}
+	grants := t.grants
+	t.grants = nil
+	call := t.call
+	t.call.Input, t.call.Arrays, t.call.Source = Value{}, nil, nil
+	p.after(func() {
+		call.release()
+		for _, seg := range grants {
+			seg.Unref()
+		}
+	})
+	p.dropFunction(call.Function)
+	if t.released {
+		p.after(t.outcome.release)
+	}
+	t.ended.Store(true)
+	close(t.done)
+	if call.Queue != nil {
+		call.Queue.push(Event{Handle: call.Handle, Tag: call.Tag, Status: o.Status})
+	}
+	if len(p.tasks) == 0 {
+		for _, idle := range p.idlers {
+			close(idle)
+		}
+		p.idlers = nil
+	}
+}
+
+// crash ends or repeats the task that a dead worker had started.
+func (p *Pool) crash(t *Task, w *worker, reason string) {
+	if t.ended.Load() {
+		return
+	}
+	if t.call.Retries > 0 {
+		t.call.Retries--
+		p.requeue(t)
+		return
+	}
+	p.finish(t, Outcome{
+		Status:  Crashed,
+		Message: fmt.Sprintf("worker %d (pid %d) %s while it ran %s%s", w.index, w.pid, reason, t.name, t.crashAdvice(w)),
+		PID:     w.pid,
+		Signal:  w.signal(),
+		Exit:    w.exitCode(),
+		Reason:  reason,
+	})
+}
+
+func (t *Task) crashAdvice(w *worker) string {
+	switch w.signal() {
+	case int(unix.SIGSEGV), int(unix.SIGBUS):
+		if len(t.read) == 0 {
+			return ""
+		}
+		keys := make([]string, 0, len(t.read))
+		for k := range t.read {
+			keys = append(keys, k)
+		}
+		slices.Sort(keys)
+		return fmt.Sprintf("; it had read the shared array(s) %q, which are read-only: if native code wrote to one, give it a private writable view, ctx.heavy.cow(%q)", keys, keys[0])
+	case int(unix.SIGKILL):
+		return "; SIGKILL comes from kill -9 or from the kernel when memory runs out (see dmesg, or memory.events of the cgroup)"
+	}
+	return ""
+}
+
+// requeue puts a task that did not run, or may run again, back at the head of the queue.
+func (p *Pool) requeue(t *Task) {
+	t.worker = nil
+	t.read = nil
+	if t.timer != nil {
+		t.timer.Stop()
+		t.timer = nil
+	}
+	grants := t.grants
+	t.grants = nil
+	p.after(func() {
+		for _, seg := range grants {
+			seg.Unref()
+		}
+	})
+	p.queue = slices.Insert(p.queue, 0, t)
+}
+
+// completed takes a task off its worker and starts the clock of the one behind it.
+func (p *Pool) completed(w *worker, id uint64) *Task {
+	i := slices.IndexFunc(w.assigned, func(t *Task) bool { return t.id == id })
+	if i < 0 {
+		return nil
+	}
+	t := w.assigned[i]
+	w.assigned = slices.Delete(w.assigned, i, i+1)
+	w.done++
+	if i == 0 && len(w.assigned) > 0 {
+		p.next(w)
+	}
+	return t
+}
+
+// next is called when a worker turns to the task that was sent ahead.
+func (p *Pool) next(w *worker) {
+	t := w.assigned[0]
+	if !t.ended.Load() {
+		p.begin(t, w)
+		return
+	}
+	// It was cancelled behind another. The worker was told; if it had begun by then it answers late or never, and is killed.
+	guard.AfterFunc(200*time.Millisecond, "cancelled task", p.options.OnPanic, func() {
+		p.mu.Lock()
+		defer p.unlock()
+		if len(w.assigned) > 0 && w.assigned[0] == t {
+			w.kill()
+		}
+	})
+}

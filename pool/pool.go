@@ -1,0 +1,381 @@
+package pool
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/theus-project/theus-go/internal/guard"
+	"github.com/theus-project/theus-go/shm"
+)
+
+// Options of a pool. All but Heap and the worker program have usable zero values.
+type Options struct {
+	Name       string
+	Python     string   // interpreter
+	WorkerMain string   // the zygote's program
+	Env        []string // of workers, "NAME=value"
+	Cwd        string
+	SysPath    []string
+	Preload    []string
+	Workers    int
+	Threads    int // BLAS threads of one worker
+	Seed       uint64
+	Heap       *shm.Heap
+	OnPanic    func(*guard.Panic) // a bug in one of the pool's goroutines
+	// Locate fills in Python, WorkerMain and SysPath when WorkerMain is empty. It may take its time.
+	Locate func(*Options) error
+}
+
+// Errors that Submit returns.
+var (
+	ErrClosed = errors.New("the engine is closed")
+)
+
+// BrokenError says why no worker can be started.
+type BrokenError struct{ Cause string }
+
+func (e *BrokenError) Error() string {
+	return "worker processes cannot be started: " + e.Cause
+}
+
+const (
+	readyTimeout = 60 * time.Second // of the zygote: preloading may take long
+	spawnTimeout = 10 * time.Second // from SPAWN to READY
+	exitTimeout  = 5 * time.Second  // from the end of a worker's stream to EXITED
+	closeTimeout = 5 * time.Second  // for killed processes to be gone
+	maxFailures  = 3                // starts in a row without success, then the pool is broken
+	maxLogs      = 10_000
+)
+
+// Pool runs tasks in worker processes. See doc.go for who guards what.
+type Pool struct {
+	options Options
+
+	mu       sync.Mutex // guards all below, and what the other files of the package say
+	deferred []func()   // to be run once mu is unlocked
+
+	reactor    *reactor
+	background sync.WaitGroup // goroutines that start processes
+	zygote     *zygote
+	workers    []*worker // by index; nil while there is none
+
+	queue      []*Task // waiting, oldest first
+	tasks      map[uint64]*Task
+	lastTask   uint64
+	lastFn     uint64
+	lastWorker uint64
+	targets    map[string]*Function // functions of C callers, by name
+	idlers     []chan struct{}      // closed when no task is left
+	retired    chan struct{}        // closed when a worker lets go of a segment; nil: nobody waits
+
+	started  bool
+	closed   bool
+	broken   error // why tasks cannot run
+	failures int   // starts in a row without success
+	counts   Counts
+
+	logs     []LogRecord
+	logQueue *Queue
+}
+
+// Counts of tasks since the start.
+type Counts struct {
+	Done, Failed uint64
+}
+
+// New makes a pool; Start brings up its processes.
+func New(options Options) (*Pool, error) {
+	r, err := newReactor()
+	if err != nil {
+		return nil, fmt.Errorf("epoll: %w", err)
+	}
+	p := &Pool{
+		options: options,
+		reactor: r,
+		workers: make([]*worker, options.Workers),
+		tasks:   map[uint64]*Task{},
+		targets: map[string]*Function{},
+	}
+	return p, nil
+}
+
+// Start brings up the zygote and its workers in the background. Later calls do nothing.
+func (p *Pool) Start() {
+	p.mu.Lock()
+	defer p.unlock()
+	p.start()
+}
+
+func (p *Pool) start() {
+	if p.started || p.closed {
+		return
+	}
+	p.started = true
+	p.spawn("reactor", p.react)
+	p.inBackground("zygote start", p.startZygote)
+}
+
+// inBackground runs f in a goroutine that Close waits for. mu is held.
+func (p *Pool) inBackground(where string, f func()) {
+	p.background.Add(1)
+	p.spawn(where, func() {
+		defer p.background.Done()
+		f()
+	})
+}
+
+// spawn runs f in a goroutine whose panic poisons the engine.
+func (p *Pool) spawn(where string, f func()) {
+	guard.Go(where, p.options.OnPanic, f)
+}
+
+// after puts f off until mu is unlocked. mu is held.
+func (p *Pool) after(f func()) { p.deferred = append(p.deferred, f) }
+
+// unlock releases mu and runs what was put off.
+func (p *Pool) unlock() {
+	deferred := p.deferred
+	p.deferred = nil
+	p.mu.Unlock()
+	for _, f := range deferred {
+		f()
+	}
+}
+
+// Drain waits until no task is queued or running, or until timeout (negative: for ever). It reports whether none is.
+func (p *Pool) Drain(timeout time.Duration) bool {
+	p.mu.Lock()
+	if len(p.tasks) == 0 {
+		p.mu.Unlock()
+		return true
+	}
+	if timeout == 0 {
+		p.mu.Unlock()
+		return false
+	}
+	idle := make(chan struct{})
+	p.idlers = append(p.idlers, idle)
+	p.mu.Unlock()
+	if timeout < 0 {
+		<-idle
+		return true
+	}
+	timer := time.NewTimer(timeout)
+	defer timer.Stop()
+	select {
+	case <-idle:
+		return true
+	case <-timer.C:
+		return false
+	}
+}
+
+// Close cancels what is left after grace, kills the processes and waits until the kernel says that they are gone.
+func (p *Pool) Close(grace time.Duration) {
+	p.mu.Lock()
+	if p.closed {
+		p.mu.Unlock()
+		return
+	}
+	p.closed = true // no new tasks
+	p.mu.Unlock()
+	if grace != 0 {
+		p.Drain(grace)
+	}
+
+	p.mu.Lock()
+	p.cancelAll(Outcome{Status: Cancelled, Message: "the engine was closed"})
+	z, workers := p.zygote, p.workers
+	p.zygote, p.workers = nil, make([]*worker, len(workers))
+	for _, w := range workers {
+		if w != nil {
+			w.kill()
+		}
+	}
+	if z != nil {
+		z.kill()
+	}
+	p.mu.Unlock()
+
+	deadline := time.Now().Add(closeTimeout)
+	for _, w := range workers {
+		if w != nil {
+			w.awaitDeath(time.Until(deadline))
+		}
+	}
+	if z != nil {
+		z.awaitDeath(time.Until(deadline))
+	}
+	p.background.Wait()
+	p.stopReactor()
+
+	p.mu.Lock()
+	for _, w := range workers {
+		if w != nil {
+			w.discard()
+		}
+	}
+	if z != nil {
+		z.discard()
+	}
+	for _, f := range p.targets {
+		p.after(f.record.Release)
+	}
+	p.logs = nil
+	p.reactor.close()
+	p.unlock()
+}
+
+func (p *Pool) stopReactor() {
+	p.mu.Lock()
+	p.reactor.stopped = true
+	running := p.started
+	p.reactor.kick()
+	p.mu.Unlock()
+	if running {
+		<-p.reactor.done
+	}
+}
+
+// Fail ends every task and refuses new ones: a bug was caught, nothing can be trusted to go on.
+func (p *Pool) Fail(cause error) {
+	p.mu.Lock()
+	defer p.unlock()
+	p.broken = cause
+	p.cancelAll(Outcome{Status: Poisoned, Message: cause.Error()})
+}
+
+func (p *Pool) cancelAll(o Outcome) {
+	for _, t := range p.tasks {
+		p.finish(t, o)
+	}
+	p.queue = nil
+}
+
+// Retired gives a channel that is closed when a worker next lets go of a retired segment.
+func (p *Pool) Retired() <-chan struct{} {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.retired == nil {
+		p.retired = make(chan struct{})
+	}
+	return p.retired
+}
+
+// AwaitRetired waits until enough has been let go of, or timeout.
+func (p *Pool) AwaitRetired(timeout time.Duration, enough func() bool) {
+	deadline := time.NewTimer(timeout)
+	defer deadline.Stop()
+	for {
+		retired := p.Retired()
+		if enough() {
+			return
+		}
+		select {
+		case <-retired:
+		case <-deadline.C:
+			return
+		}
+	}
+}
+
+// letGo notes that a worker does not map a segment any more. mu is held.
+func (p *Pool) letGo(seg *shm.Segment) {
+	seg.DoneRemote()
+	if p.retired != nil {
+		close(p.retired)
+		p.retired = nil
+	}
+}
+
+// WorkerStats is one line of Stats.
+type WorkerStats struct {
+	Index int    `json:"index"`
+	PID   int    `json:"pid"`
+	State string `json:"state"`
+	Tasks uint64 `json:"tasks"`
+	RSS   uint64 `json:"rss_bytes"`
+}
+
+// Stats is a picture of the pool.
+type Stats struct {
+	Workers         []WorkerStats
+	Queued, Running int
+	Counts
+	Warnings []string
+}
+
+// Stats takes one.
+func (p *Pool) Stats() Stats {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s := Stats{Queued: len(p.queue), Counts: p.counts}
+	s.Running = len(p.tasks) - len(p.queue)
+	for i, w := range p.workers {
+		if w == nil {
+			continue
+		}
+		s.Workers = append(s.Workers, WorkerStats{i, w.pid, w.stateName(), w.done, residentBytes(w.pid)})
+	}
+	if p.zygote != nil {
+		s.Warnings = p.zygote.warnings
+	}
+	return s
+}
+
+// Processes lists the pids that the pool has running, the zygote's first.
+func (p *Pool) Processes() []int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var pids []int
+	if p.zygote != nil && p.zygote.process != nil {
+		pids = append(pids, p.zygote.process.Pid)
+	}
+	for _, w := range p.workers {
+		if w != nil && w.pid > 0 {
+			pids = append(pids, w.pid)
+		}
+	}
+	return pids
+}
+
+// LogRecord is one message that ctx.log sent.
+type LogRecord struct {
+	Task    uint64 `json:"task"`
+	Worker  int    `json:"worker"`
+	Level   uint32 `json:"level"`
+	Logger  string `json:"logger"`
+	Message string `json:"message"`
+}
+
+// AnnounceLogs makes q the queue that hears of log records; nil: none.
+func (p *Pool) AnnounceLogs(q *Queue) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.logQueue = q
+	if q != nil && len(p.logs) > 0 {
+		q.push(Event{Log: true})
+	}
+}
+
+// Logs takes the records that have come.
+func (p *Pool) Logs() []LogRecord {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	logs := p.logs
+	p.logs = nil
+	return logs
+}
+
+// Retire tells workers that a segment is gone from the host. The engine calls it when the heap drops one.
+func (p *Pool) Retire(seg *shm.Segment) {
+	p.mu.Lock()
+	defer p.unlock()
+	for _, w := range p.workers {
+		if w != nil && w.known[seg.ID()] != nil {
+			w.send(frameRetire, seg.ID(), nil)
+		}
+	}
+}

@@ -1,0 +1,295 @@
+package pool
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+)
+
+// fakeSource is a version of the state with a few arrays.
+type fakeSource struct {
+	mu       sync.Mutex
+	arrays   map[string]*Array
+	released int
+}
+
+func (s *fakeSource) Version() uint64 { return 5 }
+func (s *fakeSource) Heavy(key string) (*Array, Presence) {
+	if key == "half-made" {
+		return nil, Unpublished
+	}
+	if a := s.arrays[key]; a != nil {
+		return a.Ref(), Present
+	}
+	return nil, Absent
+}
+func (s *fakeSource) Nearest(string) []string       { return []string{"x"} }
+func (s *fakeSource) Export(string) ([]byte, error) { return []byte("state"), nil }
+func (s *fakeSource) Release() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.released++
+}
+
+func TestTasksRunAndGiveTheirResults(t *testing.T) {
+	f := newFixture(t, 2, "zygote")
+	var tasks []*Task
+	for i := range 200 {
+		tasks = append(tasks, f.submit(f.call("echo", strconv.Itoa(i))))
+	}
+	for i, task := range tasks {
+		require.Equal(t, strconv.Itoa(i), text(f.end(task)))
+	}
+	require.Equal(t, uint64(200), f.Stats().Done)
+	require.True(t, f.Drain(0))
+}
+
+func TestAFailureBelongsToItsTaskAlone(t *testing.T) {
+	f := newFixture(t, 1, "zygote")
+	o := f.run("raise no such thing")
+	require.Equal(t, Failed, o.Status)
+	require.Equal(t, "raise no such thing raised ValueError: no such thing", o.Message)
+	require.Equal(t, "the traceback", o.Traceback)
+	require.Equal(t, "still here", text(f.end(f.submit(f.call("echo", "still here")))))
+}
+
+func TestADeathCostsTheTaskThatHadStartedAndNoOther(t *testing.T) {
+	for target, says := range map[string]string{
+		"kill":    "was killed by SIGKILL while it ran kill",
+		"exit 3":  "exited with status 3 while it ran exit 3",
+		"exit 0":  "exited with status 0",
+		"garbage": "broke the protocol",
+	} {
+		t.Run(target, func(t *testing.T) {
+			f := newFixture(t, 1, "zygote")
+			victim := f.start(target)
+			var others []*Task
+			for i := range 20 {
+				others = append(others, f.submit(f.call("echo", strconv.Itoa(i))))
+			}
+			o := f.end(victim)
+			require.Equal(t, Crashed, o.Status)
+			require.Contains(t, o.Message, says)
+			for i, task := range others {
+				require.Equal(t, strconv.Itoa(i), text(f.end(task)))
+			}
+		})
+	}
+}
+
+func TestAPrefetchedTaskOfADeadWorkerRunsElsewhere(t *testing.T) {
+	f := newFixture(t, 1, "zygote")
+	// Both functions are known to be short, so the second is sent behind the first.
+	f.run("reply-then-die")
+	f.end(f.submit(f.call("echo", "")))
+	first, second := f.start("reply-then-die"), f.submit(f.call("echo", "survivor"))
+	require.Equal(t, "done", text(f.end(first)), "a result that was sent whole counts, though its worker died right after")
+	require.Equal(t, "survivor", text(f.end(second)))
+}
+
+func TestRetriesCoverCrashes(t *testing.T) {
+	f := newFixture(t, 1, "zygote")
+	call := f.call("die-once "+filepath.Join(t.TempDir(), "mark"), "")
+	call.Retries = 1
+	require.Equal(t, "second time", text(f.end(f.submit(call))))
+}
+
+func TestATimeoutEndsTheWorkerAndOnlyThat(t *testing.T) {
+	f := newFixture(t, 2, "zygote")
+	before := text(f.run("pid"))
+	call := f.call("hang", "")
+	call.Timeout = 50 * time.Millisecond
+	o := f.end(f.submit(call))
+	require.Equal(t, TimedOut, o.Status)
+	require.Contains(t, o.Message, "50ms")
+	require.NotEmpty(t, text(f.run("pid")))
+	require.NotEmpty(t, before)
+}
+
+func TestCancelReachesQueuedAndRunningTasks(t *testing.T) {
+	f := newFixture(t, 1, "zygote")
+	running := f.start("hang")
+	queued := f.submit(f.call("echo", "never"))
+	eventually(t, "it runs", func() bool { s := f.Stats(); return s.Running == 1 && s.Queued == 1 })
+	f.Cancel(queued)
+	require.Equal(t, Cancelled, f.end(queued).Status)
+	f.Cancel(running)
+	f.Cancel(running)
+	require.Equal(t, Cancelled, f.end(running).Status)
+	require.Equal(t, "next", text(f.end(f.submit(f.call("echo", "next")))))
+}
+
+func TestCancellingATaskThatWasSentAheadSparesTheOneBefore(t *testing.T) {
+	f := newFixture(t, 1, "zygote")
+	gate := filepath.Join(t.TempDir(), "gate")
+	require.NoError(t, os.WriteFile(gate, nil, 0o600))
+	f.run("wait-for " + gate)
+	f.run("echo")
+	require.NoError(t, os.Remove(gate))
+	first, second := f.start("wait-for "+gate), f.submit(f.call("echo", "never"))
+	eventually(t, "both are with the worker", func() bool { return f.Stats().Running == 2 })
+	f.Cancel(second)
+	require.Equal(t, Cancelled, f.end(second).Status)
+	require.NoError(t, os.WriteFile(gate, nil, 0o600))
+	require.Equal(t, "waited", text(f.end(first)))
+	require.Equal(t, "next", text(f.end(f.submit(f.call("echo", "next")))))
+}
+
+func TestTheZygotesDeathIsSurvived(t *testing.T) {
+	f := newFixture(t, 2, "zygote")
+	running := f.start("hang")
+	eventually(t, "it runs", func() bool { return len(f.Processes()) == 3 && f.Stats().Running == 1 })
+	eventually(t, "it has started", func() bool {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		return running.worker != nil && running.worker.running() == running.id
+	})
+	require.NoError(t, unix.Kill(f.Processes()[0], unix.SIGKILL))
+	o := f.end(running)
+	require.Equal(t, Crashed, o.Status)
+	require.Contains(t, o.Message, "zygote lost")
+	require.Equal(t, "again", text(f.end(f.submit(f.call("echo", "again")))))
+}
+
+func TestAZygoteThatCannotStartIsAnErrorNotAHang(t *testing.T) {
+	f := newFixture(t, 1, "dying zygote")
+	o := f.run("echo")
+	require.Equal(t, NoWorkers, o.Status)
+	require.Contains(t, o.Message, "exit status 7")
+	call := f.call("echo", "")
+	_, err := f.Submit(call)
+	require.ErrorContains(t, err, "worker processes cannot be started")
+}
+
+func TestAnInterpreterThatDoesNotExistIsNamed(t *testing.T) {
+	f := newFixture(t, 1, "zygote")
+	f.options.Python = "/nowhere/python"
+	o := f.run("echo")
+	require.Equal(t, NoWorkers, o.Status)
+	require.Contains(t, o.Message, "/nowhere/python")
+}
+
+func TestCloseEndsASilentZygoteAndWhatWaits(t *testing.T) {
+	f := newFixture(t, 1, "silent zygote")
+	waiting := f.start("echo")
+	f.Close(0)
+	require.Equal(t, Cancelled, f.end(waiting).Status)
+	_, err := f.Submit(f.call("echo", ""))
+	require.ErrorIs(t, err, ErrClosed)
+}
+
+func TestHeavyKeysAreFetchedOnceAndThenSentAlong(t *testing.T) {
+	f := newFixture(t, 1, "zygote")
+	a := f.array("x", 42)
+	defer a.Unref()
+	source := &fakeSource{arrays: map[string]*Array{"x": a}}
+	with := func(target string) Call {
+		c := f.call(target, "")
+		c.Source = source
+		return c
+	}
+	require.Equal(t, "x [1] 42", text(f.end(f.submit(with("fetch x")))))
+	require.Equal(t, `absent, there are ["x"]`, text(f.end(f.submit(with("fetch y")))))
+	require.Equal(t, "unpublished", text(f.end(f.submit(with("fetch half-made")))))
+	// The same function is given what it asked for before; "given" names what came along.
+	require.Equal(t, []string{"x"}, f.targets["fetch x"].learned)
+	declared := with("given")
+	declared.Keys = []string{"x"}
+	require.Equal(t, "x", text(f.end(f.submit(declared))))
+	eventually(t, "every task has let go of its version", func() bool {
+		source.mu.Lock()
+		defer source.mu.Unlock()
+		return source.released == 4
+	})
+}
+
+func TestLargeInputsTravelInASegment(t *testing.T) {
+	f := newFixture(t, 1, "zygote")
+	input := make([]byte, 200_000)
+	for i := range input {
+		input[i] = 1
+	}
+	call := f.call("sum-input", string(input))
+	require.NotNil(t, call.Input.Segment)
+	require.Equal(t, "200000", text(f.end(f.submit(call))))
+	// The worker acknowledges and the bytes leave the budget.
+	eventually(t, "the input's segment is given back", func() bool { return f.heap.Stats().InUse == 0 })
+}
+
+func TestLargeResultsAreTakenOverWithoutACopyOrElseCopied(t *testing.T) {
+	f := newFixture(t, 1, "zygote")
+	for _, target := range []string{"large", "large-still-written"} {
+		o := f.run(target)
+		require.Equal(t, OK, o.Status, o.Message)
+		require.NotNil(t, o.Value.Segment)
+		base, err := o.Value.Segment.Readable()
+		require.NoError(t, err)
+		for _, b := range bytesAt(base, int(o.Value.Spans[0].Len)) {
+			require.Equal(t, byte(7), b)
+		}
+	}
+}
+
+func TestAGrantOverTheLimitIsAnAnswerNotADeath(t *testing.T) {
+	f := newFixture(t, 1, "zygote")
+	require.Contains(t, text(f.run("too-much")), "full")
+}
+
+func TestEndsAreAnnounced(t *testing.T) {
+	f := newFixture(t, 1, "zygote")
+	q, err := NewQueue()
+	require.NoError(t, err)
+	defer q.Close()
+	call := f.call("echo", "")
+	call.Queue, call.Handle, call.Tag = q, 77, 88
+	f.end(f.submit(call))
+	fds := []unix.PollFd{{Fd: int32(q.FD()), Events: unix.POLLIN}}
+	n, err := unix.Poll(fds, 5000)
+	require.NoError(t, err)
+	require.Equal(t, 1, n)
+	events := make([]Event, 4)
+	require.Equal(t, 1, q.Take(events))
+	require.Equal(t, Event{Handle: 77, Tag: 88, Status: OK}, events[0])
+	n, _ = unix.Poll(fds, 0)
+	require.Zero(t, n, "an empty queue is not readable")
+}
+
+func TestLogsReachTheHost(t *testing.T) {
+	f := newFixture(t, 1, "zygote")
+	q, err := NewQueue()
+	require.NoError(t, err)
+	defer q.Close()
+	f.AnnounceLogs(q)
+	f.run("log hello")
+	records := f.Logs()
+	require.Equal(t, "a warning", records[0].Message, "the zygote's warnings are logged")
+	require.Equal(t, "hello", records[1].Message)
+	events := make([]Event, 4)
+	require.Equal(t, 1, q.Take(events), "one event for all waiting records")
+	require.True(t, events[0].Log)
+}
+
+func TestNothingIsLostOrRunTwiceWhileWorkersDie(t *testing.T) {
+	f := newFixture(t, 3, "zygote")
+	ends := map[string]int{}
+	var tasks []*Task
+	for i := range 300 {
+		target := "echo"
+		if i%10 == 9 {
+			target = []string{"kill", "exit 1", "reply-then-die"}[i/10%3]
+		}
+		tasks = append(tasks, f.submit(f.call(target, strconv.Itoa(i))))
+	}
+	for _, task := range tasks {
+		o := f.end(task)
+		ends[fmt.Sprintf("%s %d", task.Name(), o.Status)]++
+	}
+	require.Equal(t, map[string]int{"echo 0": 270, "kill 201": 10, "exit 1 201": 10, "reply-then-die 0": 10}, ends)
+}

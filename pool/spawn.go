@@ -1,0 +1,70 @@
+package pool
+
+import (
+	"os"
+	"runtime"
+	"sync"
+	"syscall"
+
+	"github.com/theus-project/theus-go/internal/guard"
+	"golang.org/x/sys/unix"
+)
+
+// The kernel sends a child's PR_SET_PDEATHSIG when the *thread* that started it ends, not the process. Go's threads
+// come and go; so one goroutine locks its thread, starts all children of all pools and never returns.
+type spawnRequest struct {
+	path  string
+	args  []string
+	attr  *os.ProcAttr
+	reply chan spawnReply
+}
+
+type spawnReply struct {
+	process *os.Process
+	err     error
+}
+
+var spawner = sync.OnceValue(func() chan<- spawnRequest {
+	requests := make(chan spawnRequest)
+	guard.Go("spawner", func(*guard.Panic) {}, func() {
+		runtime.LockOSThread()
+		for r := range requests {
+			process, err := os.StartProcess(r.path, r.args, r.attr)
+			r.reply <- spawnReply{process, err}
+		}
+	})
+	return requests
+})
+
+// startProcess starts a child that dies with this process: stdin is /dev/null, stdout and stderr are ours, descriptor 3 is
+// extra. It leads a process group of its own, so a terminal's Ctrl-C does not reach it.
+func startProcess(path string, args, env []string, extra int) (*os.Process, error) {
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer null.Close()
+	third := os.NewFile(uintptr(extra), "socket")
+	defer third.Close()
+	request := spawnRequest{
+		path: path,
+		args: args,
+		attr: &os.ProcAttr{
+			Env:   env,
+			Files: []*os.File{null, orNull(os.Stdout, 1, null), orNull(os.Stderr, 2, null), third},
+			Sys:   &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL},
+		},
+		reply: make(chan spawnReply, 1),
+	}
+	spawner() <- request
+	reply := <-request.reply
+	return reply.process, reply.err
+}
+
+// orNull is f, or /dev/null when the host has closed that descriptor.
+func orNull(f *os.File, fd int, null *os.File) *os.File {
+	if _, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err != nil {
+		return null
+	}
+	return f
+}

@@ -1,0 +1,171 @@
+package pool
+
+import (
+	"sync/atomic"
+	"time"
+
+	"github.com/theus-project/theus-go/shm"
+)
+
+// Status says how a task ended; the numbers are those of theus.h.
+type Status int32
+
+// The ends of a task.
+const (
+	OK        Status = 0
+	Failed    Status = 200
+	Crashed   Status = 201
+	TimedOut  Status = 202
+	Cancelled Status = 203
+	NoWorkers Status = 103
+	Poisoned  Status = 301
+)
+
+// Presence says whether a heavy key can be read.
+type Presence int
+
+// What Source.Heavy finds.
+const (
+	Present Presence = iota
+	Absent
+	Unpublished
+)
+
+// Source is the version of the state that a task reads. The engine implements it; it stays pinned until Release.
+type Source interface {
+	Version() uint64
+	// Heavy returns a key's array with a reference for the caller.
+	Heavy(key string) (*Array, Presence)
+	// Nearest lists the keys most like a missing one.
+	Nearest(key string) []string
+	// Export encodes all data at or below a path (codec state).
+	Export(path string) ([]byte, error)
+	Release()
+}
+
+// Call is what is to run. Submit takes over Input, Arrays and Source, also when it fails.
+type Call struct {
+	Function *Function // nil: Target, "package.module:function"
+	Target   string
+	Input    Value
+	OutCodec uint8
+	Arrays   []*Array // that the input refers to
+	Keys     []string // heavy keys to send along
+	Learn    bool     // send along what this function read before
+	Source   Source
+	Timeout  time.Duration
+	Retries  int
+	RNGKey   uint64
+	Queue    *Queue
+	Handle   uint64 // the caller's name for the task, given back in its event
+	Tag      uint64
+}
+
+// Outcome is how a task ended and what came of it.
+type Outcome struct {
+	Status  Status
+	Value   Value // the result, or after Failed the pickled exception (codec none: it cannot be)
+	Arrays  []*Array
+	Message string // of a failure: what happened, in one line
+
+	// after Failed
+	Type, Text, Traceback string
+	// after Crashed
+	PID, Signal, Exit int
+	Reason            string
+}
+
+func (o *Outcome) release() {
+	o.Value.Release()
+	for _, a := range o.Arrays {
+		a.Unref()
+	}
+	o.Arrays = nil
+}
+
+// Task is one execution. Its fields are guarded by Pool.mu, but for done and ended.
+type Task struct {
+	id      uint64
+	call    Call
+	name    string // for messages
+	pool    *Pool
+	done    chan struct{} // closed at the end
+	ended   atomic.Bool   // set before done is closed
+	outcome Outcome       // written before done is closed; its holdings are given up by Release
+
+	worker   *worker
+	read     map[string]struct{}     // heavy keys it was given, for the message of a crash
+	grants   map[uint64]*shm.Segment // segments that it asked for, one reference each
+	timer    *time.Timer
+	released bool
+}
+
+// Done is closed when the task has ended.
+func (t *Task) Done() <-chan struct{} { return t.done }
+
+// Ended reports whether it has, without waiting.
+func (t *Task) Ended() bool { return t.ended.Load() }
+
+// Tag is the caller's.
+func (t *Task) Tag() uint64 { return t.call.Tag }
+
+// Name is the function's, for messages.
+func (t *Task) Name() string { return t.name }
+
+// Outcome is valid once Done is closed and until Release.
+func (t *Task) Outcome() *Outcome { return &t.outcome }
+
+// Release gives up the result; a task that still runs goes on without anyone to see its end.
+func (t *Task) Release() {
+	t.pool.mu.Lock()
+	if !t.released {
+		t.released = true
+		if t.ended.Load() {
+			t.pool.after(t.outcome.release)
+		}
+	}
+	t.pool.unlock()
+}
+
+// removeGrant takes one granted segment out, with its reference.
+func (t *Task) removeGrant(id uint64) *shm.Segment {
+	seg := t.grants[id]
+	delete(t.grants, id)
+	return seg
+}
+
+// Function is code that workers receive once each.
+type Function struct {
+	id      uint64
+	name    string
+	record  Value
+	learned []string // heavy keys its tasks fetched; guarded by Pool.mu
+	// longest decays towards recent run times: only functions known to be short are prefetched. Guarded by Pool.mu.
+	longest time.Duration
+	known   bool
+	uses    int // the handle and tasks; guarded by Pool.mu
+}
+
+// Name is for messages.
+func (f *Function) Name() string { return f.name }
+
+const maxLearned = 16
+
+func (f *Function) learn(key string) {
+	for _, k := range f.learned {
+		if k == key {
+			return
+		}
+	}
+	if len(f.learned) < maxLearned {
+		f.learned = append(f.learned, key)
+	}
+}
+
+func (f *Function) ran(d time.Duration) {
+	f.known = true
+	f.longest = max(d, f.longest*7/8)
+}
+
+// short: two of these may share a worker without the second waiting noticeably.
+func (f *Function) short() bool { return f.known && f.longest < time.Millisecond }

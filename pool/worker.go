@@ -1,0 +1,460 @@
+package pool
+
+import (
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/theus-project/theus-go/internal/guard"
+	"github.com/theus-project/theus-go/shm"
+	"golang.org/x/sys/unix"
+)
+
+// worker is one worker process as the host sees it. Guarded by Pool.mu but for what the reactor alone reads (conn's incoming half).
+type worker struct {
+	pool   *Pool
+	id     uint64 // never reused
+	index  int    // 0 … workers-1, what ctx.worker.index says
+	zygote *zygote
+	conn   *conn
+	token  uint64
+	page   *shm.Page // what it runs, written by the worker alone
+
+	pid   int
+	pidfd int // -1 until the zygote has sent it
+
+	ready     bool
+	condemned bool // SIGKILL was sent
+	assigned  []*Task
+	known     map[uint64]*shm.Segment // segments whose descriptor it was sent and has not let go of
+	functions map[uint64]bool
+	done      uint64
+
+	eof        bool
+	exited     bool
+	waitStatus unix.WaitStatus
+	judged     bool
+	fault      error       // how it broke the protocol
+	timer      *time.Timer // bounds start, and the wait for EXITED
+}
+
+const statusTaskMask = 1<<56 - 1
+
+// launch asks the zygote for a worker. mu is held.
+func (p *Pool) launch(z *zygote, index int) error {
+	ours, theirs, err := socketPair()
+	if err != nil {
+		return fmt.Errorf("socketpair: %w", err)
+	}
+	page, err := shm.NewPage()
+	if err != nil {
+		closeAll([]int{ours, theirs})
+		return err
+	}
+	pageFD, err := unix.FcntlInt(uintptr(page.FD()), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		closeAll([]int{ours, theirs})
+		page.Close()
+		return fmt.Errorf("dup: %w", err)
+	}
+	p.lastWorker++
+	w := &worker{
+		pool: p, id: p.lastWorker, index: index, zygote: z, page: page, pidfd: -1,
+		conn:      &conn{fd: ours, maxPayload: maxPayload},
+		known:     map[uint64]*shm.Segment{},
+		functions: map[uint64]bool{},
+	}
+	if w.token, err = p.reactor.add(w); err != nil {
+		closeAll([]int{theirs, pageFD})
+		w.conn.close()
+		page.Close()
+		return fmt.Errorf("epoll_ctl: %w", err)
+	}
+	p.workers[index] = w
+	var e encoder
+	e.u32(uint32(index))
+	z.send(frameSpawn, w.id, e.buf, theirs, pageFD)
+	w.within(spawnTimeout, func() {
+		if !w.ready {
+			z.hung(fmt.Sprintf("worker %d was not ready after %v", index, spawnTimeout))
+		}
+	})
+	return nil
+}
+
+// launchOrGiveUp launches a worker; without descriptors for it the pool goes on with those that it has. mu is held.
+func (p *Pool) launchOrGiveUp(z *zygote, index int) {
+	err := p.launch(z, index)
+	if err == nil {
+		return
+	}
+	for _, w := range p.workers {
+		if w != nil {
+			p.log(LogRecord{Worker: index, Level: 30, Logger: "theus", Message: fmt.Sprintf("worker %d cannot be started, the pool goes on without it: %v", index, err)})
+			return
+		}
+	}
+	p.giveUp(err.Error())
+}
+
+// within runs f, with mu held, unless the timer is replaced or stopped first.
+func (w *worker) within(d time.Duration, f func()) {
+	w.stopTimer()
+	var timer *time.Timer
+	timer = guard.AfterFunc(d, "worker deadline", w.pool.options.OnPanic, func() {
+		w.pool.mu.Lock()
+		defer w.pool.unlock()
+		if w.timer == timer && !w.judged {
+			f()
+		}
+	})
+	w.timer = timer
+}
+
+func (w *worker) stopTimer() {
+	if w.timer != nil {
+		w.timer.Stop()
+		w.timer = nil
+	}
+}
+
+func (w *worker) connection() *conn { return w.conn }
+
+// send queues a frame for the worker. mu is held.
+func (w *worker) send(kind frameType, id uint64, payload []byte, fds ...int) {
+	if w.conn.send(kind, id, payload, fds...) {
+		w.pool.flushLater(w.conn, w.token)
+	}
+}
+
+// sendFunction ships code. mu is held.
+func (w *worker) sendFunction(f *Function) {
+	var e encoder
+	e.value(&f.record)
+	fds, err := w.valueFDs(&f.record)
+	if err != nil {
+		// The worker asks for a function that it lacks; that answer carries the error.
+		delete(w.functions, f.id)
+		return
+	}
+	w.send(frameFunction, f.id, e.buf, fds...)
+}
+
+// valueFDs opens the descriptor of a value in a segment and notes that the worker has it.
+func (w *worker) valueFDs(v *Value) ([]int, error) {
+	if v.Segment == nil {
+		return nil, nil
+	}
+	fd, err := v.Segment.ReaderFD()
+	if err != nil {
+		return nil, err
+	}
+	w.note(v.Segment)
+	return []int{fd}, nil
+}
+
+// note remembers that the worker may map a segment, so that it is told when that is retired.
+func (w *worker) note(seg *shm.Segment) {
+	if w.known[seg.ID()] == nil {
+		w.known[seg.ID()] = seg
+		seg.AddRemote()
+	}
+}
+
+// sendTask sends a task with the arrays that it will probably read. mu is held.
+func (w *worker) sendTask(t *Task) {
+	fds, err := w.valueFDs(&t.call.Input)
+	if err != nil {
+		w.pool.refuse(w, t, err)
+		return
+	}
+	arrays := t.foreseen()
+	var described encoder
+	n := 0
+	room := maxPayload - 4096 - int(min(t.call.Input.Size(), inlineLimit)) - len(t.call.Target)
+	for _, a := range arrays {
+		if len(described.buf)+arraySize(a) <= room && w.describe(&described, a, &fds) {
+			n++
+		}
+		w.pool.after(a.Unref)
+	}
+	var e encoder
+	e.u64(t.call.Function.id)
+	e.u64(t.version())
+	e.u64(t.call.RNGKey)
+	e.u8(t.call.OutCodec)
+	e.u8(0)
+	e.u16(uint16(n))
+	e.str(t.call.Target)
+	e.value(&t.call.Input)
+	e.buf = append(e.buf, described.buf...)
+	w.send(frameTask, t.id, e.buf, fds...)
+}
+
+// describe appends an array, with a descriptor if the worker lacks the segment. False: there is no room for that.
+func (w *worker) describe(e *encoder, a *Array, fds *[]int) bool {
+	if w.known[a.Segment.ID()] != nil {
+		e.array(a, false, false)
+		return true
+	}
+	if len(*fds) > maxTaskDescriptors {
+		return false
+	}
+	fd, err := a.Segment.ReaderFD()
+	if err != nil {
+		return false // fetched when used; that answer carries the error
+	}
+	w.note(a.Segment)
+	*fds = append(*fds, fd)
+	e.array(a, true, false)
+	return true
+}
+
+func (t *Task) version() uint64 {
+	if t.call.Source == nil {
+		return 0
+	}
+	return t.call.Source.Version()
+}
+
+// foreseen lists the arrays to send along: those its input refers to, those it declares, those its function read before.
+func (t *Task) foreseen() []*Array {
+	var arrays []*Array
+	for _, a := range t.call.Arrays {
+		arrays = append(arrays, a.Ref())
+	}
+	keys := t.call.Keys
+	if t.call.Learn {
+		keys = append(keys[:len(keys):len(keys)], t.call.Function.learned...)
+	}
+	for _, k := range keys {
+		if _, twice := t.read[k]; twice || t.call.Source == nil {
+			continue
+		}
+		if a, presence := t.call.Source.Heavy(k); presence == Present {
+			t.reads(k)
+			arrays = append(arrays, a)
+		}
+	}
+	return arrays
+}
+
+func (t *Task) reads(key string) {
+	if t.read == nil {
+		t.read = map[string]struct{}{}
+	}
+	t.read[key] = struct{}{}
+}
+
+// refuse ends a task that cannot be sent: the machine lacks descriptors, say.
+func (p *Pool) refuse(w *worker, t *Task, err error) {
+	p.completed(w, t.id)
+	p.finish(t, Outcome{Status: Failed, Type: "OSError", Text: err.Error(), Message: "the task's input cannot be sent to a worker: " + err.Error()})
+}
+
+// kill ends the process now. mu is held.
+func (w *worker) kill() {
+	w.condemned = true
+	if w.pidfd >= 0 {
+		_ = unix.PidfdSendSignal(w.pidfd, unix.SIGKILL, nil, 0)
+	}
+}
+
+// running is the task that the worker has started and not ended, by its status page; 0: none.
+func (w *worker) running() uint64 { return w.page.Load() & statusTaskMask }
+
+// lost is called by the reactor when the stream has ended.
+func (w *worker) lost(err error) {
+	p := w.pool
+	p.mu.Lock()
+	defer p.unlock()
+	if w.eof || w.judged {
+		return
+	}
+	w.eof = true
+	p.reactor.remove(w.conn, w.token)
+	w.kill() // a worker without a channel is of no use; mostly it is dead already
+	w.fault = err
+	if w.exited {
+		p.judge(w)
+		return
+	}
+	w.within(exitTimeout, func() { w.zygote.hung(fmt.Sprintf("no report of the end of worker %d", w.index)) })
+}
+
+// gone is called by the reactor with the zygote's report. Everything the dead
+// process sent is in the socket by now.
+func (w *worker) gone(pid int, status unix.WaitStatus) {
+	p := w.pool
+	p.mu.Lock()
+	if w.judged {
+		p.mu.Unlock()
+		return
+	}
+	w.exited, w.pid, w.waitStatus = true, pid, status
+	eof := w.eof
+	p.mu.Unlock()
+	if !eof {
+		drain(w)
+	}
+	p.mu.Lock()
+	defer p.unlock()
+	p.judge(w)
+}
+
+// judge settles the tasks of a dead worker and replaces it. mu is held; called on the reactor.
+func (p *Pool) judge(w *worker) {
+	if w.judged {
+		return
+	}
+	started := w.running()
+	assigned := w.assigned
+	w.assigned = nil
+	reason := w.describeDeath()
+	for i := len(assigned) - 1; i >= 0; i-- { // from the back, each to the head: their order stays
+		t := assigned[i]
+		switch {
+		case t.ended.Load():
+		case t.id == started:
+			p.crash(t, w, reason)
+		default:
+			p.requeue(t)
+		}
+	}
+	wasReady, condemned := w.ready, w.condemned && w.ready
+	w.discard()
+	if p.closed || p.workers[w.index] != w {
+		return
+	}
+	p.workers[w.index] = nil
+	switch {
+	case wasReady || condemned:
+		p.failures = 0
+	default:
+		p.failures++
+	}
+	if p.failures >= maxFailures {
+		p.giveUp(fmt.Sprintf("%d workers in a row died before they were ready; the last one %s", p.failures, reason))
+		return
+	}
+	if z := p.zygote; z != nil && z == w.zygote && z.ready && !z.failed {
+		p.launchOrGiveUp(z, w.index)
+	}
+	p.dispatch()
+}
+
+// giveUp ends what waits and refuses more: no worker can be started.
+func (p *Pool) giveUp(cause string) {
+	err := &BrokenError{Cause: cause}
+	p.broken = err
+	p.cancelAll(Outcome{Status: NoWorkers, Message: err.Error()})
+}
+
+// discard gives back what the host holds of a worker. mu is held.
+func (w *worker) discard() {
+	w.judged = true
+	w.stopTimer()
+	w.pool.reactor.remove(w.conn, w.token)
+	w.conn.close()
+	if w.pidfd >= 0 {
+		_ = unix.Close(w.pidfd)
+		w.pidfd = -1
+	}
+	w.page.Close()
+	for id, seg := range w.known {
+		delete(w.known, id)
+		w.pool.letGo(seg)
+	}
+}
+
+// awaitDeath waits until the killed process is gone. The pidfd outlives the zygote.
+func (w *worker) awaitDeath(timeout time.Duration) {
+	w.pool.mu.Lock()
+	fd := -1
+	if w.pidfd >= 0 {
+		fd, _ = unix.FcntlInt(uintptr(w.pidfd), unix.F_DUPFD_CLOEXEC, 0)
+	}
+	pid := w.pid
+	w.pool.mu.Unlock()
+	if fd < 0 {
+		return
+	}
+	defer unix.Close(fd)
+	pollDeath(fd, timeout)
+	reapOrphan(pid)
+}
+
+// pollDeath waits for a pidfd to say that its process has ended.
+func pollDeath(pidfd int, timeout time.Duration) {
+	deadline := time.Now().Add(timeout)
+	for {
+		left := time.Until(deadline)
+		if left <= 0 {
+			return
+		}
+		fds := []unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}
+		if n, err := unix.Poll(fds, int(left.Milliseconds())+1); n > 0 || (err != nil && err != unix.EINTR) {
+			return
+		}
+	}
+}
+
+// reapOrphan collects a worker that became our own child because its zygote died and we are PID 1 or a subreaper.
+func reapOrphan(pid int) {
+	if pid > 0 {
+		var status unix.WaitStatus
+		_, _ = unix.Wait4(pid, &status, unix.WNOHANG, nil) // ECHILD: it is not ours, as it should be
+	}
+}
+
+func (w *worker) signal() int {
+	if w.exited && w.waitStatus.Signaled() {
+		return int(w.waitStatus.Signal())
+	}
+	return 0
+}
+
+func (w *worker) exitCode() int {
+	if w.exited && w.waitStatus.Exited() {
+		return w.waitStatus.ExitStatus()
+	}
+	return -1
+}
+
+func (w *worker) describeDeath() string {
+	switch {
+	case w.fault != nil:
+		return "broke the protocol (" + w.fault.Error() + ") and was ended"
+	case !w.exited:
+		return "was lost with its zygote (zygote lost)"
+	case w.waitStatus.Signaled():
+		return "was killed by " + unix.SignalName(w.waitStatus.Signal())
+	default:
+		return fmt.Sprintf("exited with status %d", w.waitStatus.ExitStatus())
+	}
+}
+
+func (w *worker) stateName() string {
+	switch {
+	case !w.ready:
+		return "starting"
+	case w.condemned:
+		return "ending"
+	case len(w.assigned) > 0:
+		return "busy"
+	}
+	return "idle"
+}
+
+// residentBytes reads a process's resident set size; 0 when it is gone.
+func residentBytes(pid int) uint64 {
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))
+	fields := strings.Fields(string(data))
+	if err != nil || len(fields) < 2 {
+		return 0
+	}
+	pages, _ := strconv.ParseUint(fields[1], 10, 64)
+	return pages * uint64(os.Getpagesize())
+}

@@ -1,0 +1,348 @@
+package pool
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/theus-project/theus-go/internal/guard"
+	"golang.org/x/sys/unix"
+)
+
+// zygote is the process that forks workers. Guarded by Pool.mu, like worker.
+type zygote struct {
+	pool     *Pool
+	conn     *conn
+	token    uint64
+	process  *os.Process
+	ended    chan struct{} // closed when the process is gone
+	ready    bool
+	failed   bool // lost already; a new one takes its place
+	warnings []string
+	timer    *time.Timer
+	status   string // how it ended
+}
+
+// startZygote brings up a zygote; its READY brings up the workers.
+func (p *Pool) startZygote() {
+	z, err := p.newZygote()
+	p.mu.Lock()
+	defer p.unlock()
+	if p.closed {
+		if z != nil {
+			z.kill()
+			p.after(func() { // still on this goroutine, which Close waits for
+				z.awaitDeath(closeTimeout)
+				z.conn.close()
+			})
+		}
+		return
+	}
+	if err != nil {
+		p.giveUp(err.Error())
+		return
+	}
+	if z.token, err = p.reactor.add(z); err != nil {
+		z.kill()
+		p.giveUp("epoll_ctl: " + err.Error())
+		return
+	}
+	p.zygote = z
+	z.sendConfig()
+	z.within(readyTimeout, func() {
+		if !z.ready {
+			z.hung(fmt.Sprintf("it was not ready after %v; a module in preload may hang", readyTimeout))
+		}
+	})
+}
+
+func (p *Pool) newZygote() (*zygote, error) {
+	o := &p.options
+	if o.WorkerMain == "" && o.Locate != nil {
+		if err := o.Locate(o); err != nil {
+			return nil, err
+		}
+	}
+	ours, theirs, err := socketPair()
+	if err != nil {
+		return nil, fmt.Errorf("socketpair: %w", err)
+	}
+	args := []string{o.Python, "-I", o.WorkerMain, "3"}
+	process, err := startProcess(o.Python, args, zygoteEnv(o.Env), theirs)
+	if err != nil {
+		_ = unix.Close(ours)
+		return nil, fmt.Errorf("%s: %w", o.Python, err)
+	}
+	z := &zygote{pool: p, conn: &conn{fd: ours, maxPayload: maxConfig}, process: process, ended: make(chan struct{})}
+	p.spawn("zygote wait", func() {
+		// ECHILD: someone in the host waits for all children and was faster; the end is what counts.
+		state, err := process.Wait()
+		p.mu.Lock()
+		z.status = "ended"
+		if err == nil {
+			z.status = state.String()
+		}
+		p.mu.Unlock()
+		close(z.ended)
+	})
+	return z, nil
+}
+
+// zygoteEnv is the workers' environment with BLAS threads off while modules are imported: threads do not survive the fork.
+func zygoteEnv(env []string) []string {
+	out := make([]string, 0, len(env)+8)
+	for _, kv := range env {
+		if name, _, _ := strings.Cut(kv, "="); !strings.HasSuffix(name, "_NUM_THREADS") {
+			out = append(out, kv)
+		}
+	}
+	for _, lib := range []string{"OPENBLAS", "OMP", "MKL", "BLIS", "NUMEXPR", "VECLIB"} {
+		out = append(out, lib+"_NUM_THREADS=1")
+	}
+	return out
+}
+
+func (z *zygote) sendConfig() {
+	o := &z.pool.options
+	env := map[string]string{}
+	for _, kv := range o.Env {
+		if name, value, ok := strings.Cut(kv, "="); ok {
+			env[name] = value
+		}
+	}
+	config, err := json.Marshal(map[string]any{
+		"protocol": Protocol, "sys_path": o.SysPath, "cwd": o.Cwd, "env": env, "preload": o.Preload,
+		"threads": o.Threads, "seed": o.Seed, "workers": o.Workers, "engine": o.Name, "parent": os.Getpid(),
+	})
+	if err != nil {
+		z.pool.giveUp("the configuration cannot be encoded: " + err.Error())
+		return
+	}
+	z.send(frameConfig, 0, config)
+}
+
+func (z *zygote) connection() *conn { return z.conn }
+
+func (z *zygote) send(kind frameType, id uint64, payload []byte, fds ...int) {
+	if z.conn.send(kind, id, payload, fds...) {
+		z.pool.flushLater(z.conn, z.token)
+	}
+}
+
+// within is like worker.within.
+func (z *zygote) within(d time.Duration, f func()) {
+	z.stopTimer()
+	var timer *time.Timer
+	timer = guard.AfterFunc(d, "zygote deadline", z.pool.options.OnPanic, func() {
+		z.pool.mu.Lock()
+		defer z.pool.unlock()
+		if z.timer == timer {
+			f()
+		}
+	})
+	z.timer = timer
+}
+
+func (z *zygote) stopTimer() {
+	if z.timer != nil {
+		z.timer.Stop()
+		z.timer = nil
+	}
+}
+
+func (z *zygote) received(f *frame) error {
+	d := &decoder{buf: f.payload}
+	switch f.kind {
+	case frameZygoteReady:
+		closeAll(f.fds)
+		return z.onReady(f.payload)
+	case frameSpawned:
+		return z.onSpawned(f, d)
+	case frameSpawnFailed:
+		closeAll(f.fds)
+		reason := d.str()
+		z.pool.mu.Lock()
+		defer z.pool.unlock()
+		z.pool.giveUp("the zygote cannot fork: " + reason)
+		return d.end()
+	case frameExited:
+		closeAll(f.fds)
+		pid, status := d.u32(), d.u32()
+		d.u64() // peak RSS
+		if err := d.end(); err != nil {
+			return err
+		}
+		if w := z.worker(f.id); w != nil {
+			w.gone(int(pid), unix.WaitStatus(status))
+		}
+		return nil
+	}
+	closeAll(f.fds)
+	return fmt.Errorf("the zygote sent a frame of unknown type %d", f.kind)
+}
+
+func (z *zygote) worker(id uint64) *worker {
+	z.pool.mu.Lock()
+	defer z.pool.mu.Unlock()
+	for _, w := range z.pool.workers {
+		if w != nil && w.id == id {
+			return w
+		}
+	}
+	return nil
+}
+
+func (z *zygote) onReady(payload []byte) error {
+	var hello struct {
+		PID      int      `json:"pid"`
+		Mode     string   `json:"mode"`
+		Warnings []string `json:"warnings"`
+	}
+	if err := json.Unmarshal(payload, &hello); err != nil {
+		return err
+	}
+	p := z.pool
+	p.mu.Lock()
+	defer p.unlock()
+	z.ready = true
+	z.stopTimer()
+	z.warnings = hello.Warnings
+	for _, text := range hello.Warnings {
+		p.log(LogRecord{Worker: -1, Level: 30, Logger: "theus", Message: text})
+	}
+	for i, w := range p.workers {
+		if w == nil && !p.closed {
+			p.launchOrGiveUp(z, i)
+		}
+	}
+	return nil
+}
+
+func (z *zygote) onSpawned(f *frame, d *decoder) error {
+	pid := d.u32()
+	if err := d.end(); err != nil || len(f.fds) != 1 {
+		closeAll(f.fds)
+		return errors.Join(err, errors.New("SPAWNED without its pidfd"))
+	}
+	w := z.worker(f.id)
+	if w == nil {
+		_ = unix.PidfdSendSignal(f.fds[0], unix.SIGKILL, nil, 0)
+		closeAll(f.fds)
+		return nil
+	}
+	z.pool.mu.Lock()
+	defer z.pool.mu.Unlock()
+	w.pid, w.pidfd = int(pid), f.fds[0]
+	if w.condemned || w.judged {
+		w.kill()
+	}
+	return nil
+}
+
+// hung replaces a zygote that does not answer. mu is held.
+func (z *zygote) hung(why string) {
+	if z.failed {
+		return
+	}
+	z.status = why
+	z.kill()
+	// The end of its stream brings the reactor to lost.
+}
+
+func (z *zygote) kill() {
+	// os.Process signals through a pidfd, so a reused pid is not hit; an error means that it is gone.
+	_ = z.process.Kill()
+}
+
+// lost is called by the reactor when the zygote's stream has ended: it is dead or will be. Its workers carry PDEATHSIG towards it and die as well.
+func (z *zygote) lost(error) {
+	p := z.pool
+	p.mu.Lock()
+	defer p.unlock()
+	if z.failed || p.closed {
+		p.reactor.remove(z.conn, z.token)
+		return
+	}
+	z.failed = true
+	z.stopTimer()
+	z.kill()
+	p.reactor.remove(z.conn, z.token)
+	var orphans []*worker
+	for _, w := range p.workers {
+		if w != nil && w.zygote == z {
+			w.kill()
+			orphans = append(orphans, w)
+		}
+	}
+	if z.ready {
+		p.failures = 0
+	} else {
+		p.failures++
+	}
+	p.inBackground("zygote replacement", func() { p.replaceZygote(z, orphans) })
+}
+
+// replaceZygote waits until the old processes are gone, settles their tasks and starts anew.
+func (p *Pool) replaceZygote(z *zygote, orphans []*worker) {
+	deadline := time.Now().Add(closeTimeout)
+	z.awaitDeath(time.Until(deadline))
+	for _, w := range orphans {
+		w.awaitDeath(time.Until(deadline))
+	}
+	p.mu.Lock()
+	settled := make(chan struct{})
+	if !p.reactor.post(func() { p.settleOrphans(orphans); close(settled) }) {
+		p.mu.Unlock()
+		return
+	}
+	p.mu.Unlock()
+	<-settled
+
+	p.mu.Lock()
+	z.discard()
+	if p.zygote == z {
+		p.zygote = nil
+	}
+	again := !p.closed && p.broken == nil
+	if again && p.failures >= maxFailures {
+		p.giveUp(fmt.Sprintf("the zygote %s (%s), %d times in a row; what it printed is on stderr", z.status, strings.Join([]string{p.options.Python, "-I", p.options.WorkerMain}, " "), p.failures))
+		again = false
+	}
+	p.unlock()
+	if again {
+		p.startZygote()
+	}
+}
+
+// settleOrphans judges workers that died with their zygote, on the reactor.
+func (p *Pool) settleOrphans(orphans []*worker) {
+	for _, w := range orphans {
+		p.mu.Lock()
+		eof := w.eof || w.judged
+		p.mu.Unlock()
+		if !eof {
+			drain(w)
+		}
+		p.mu.Lock()
+		p.judge(w)
+		p.unlock()
+	}
+}
+
+// awaitDeath waits until the process is gone.
+func (z *zygote) awaitDeath(timeout time.Duration) {
+	select {
+	case <-z.ended:
+	case <-time.After(max(timeout, 0)):
+	}
+}
+
+// discard gives back what the host holds of it. mu is held.
+func (z *zygote) discard() {
+	z.stopTimer()
+	z.pool.reactor.remove(z.conn, z.token)
+	z.conn.close()
+}
