@@ -1,0 +1,345 @@
+package main
+
+/*
+#include <stdlib.h>
+#include "theus.h"
+*/
+import "C"
+
+import (
+	"fmt"
+	"sync"
+	"time"
+	"unsafe"
+
+	"github.com/theus-project/theus-go/engine"
+	"github.com/theus-project/theus-go/pool"
+)
+
+//export theusgo_define
+func theusgo_define(h C.uint64_t, code *C.theus_span, n C.uint64_t, out *C.uint64_t, err *C.theus_error) C.int32_t {
+	return call("theus_define", err, h, func() error {
+		e, bad := usable(h)
+		if bad != nil {
+			return bad
+		}
+		if out == nil {
+			return missing("out")
+		}
+		parts, bad := spans(code, n, "code")
+		if bad != nil {
+			return bad
+		}
+		f, failure := e.Define(parts)
+		if failure != nil {
+			return failure
+		}
+		*out = C.uint64_t(handles.add(&functionObject{f, e.Engine}))
+		return nil
+	})
+}
+
+const maxSpans = 4096
+
+// spans views C memory as slices, valid during the call.
+func spans(list *C.theus_span, n C.uint64_t, name string) ([][]byte, error) {
+	if n > 0 && list == nil {
+		return nil, missing(name)
+	}
+	if n > maxSpans {
+		return nil, &engine.ArgumentError{Text: fmt.Sprintf("%s has %d spans, more than %d", name, uint64(n), maxSpans)}
+	}
+	out := make([][]byte, n)
+	for i := range out {
+		s := (*C.theus_span)(unsafe.Add(unsafe.Pointer(list), i*int(unsafe.Sizeof(*list))))
+		if s.len > 0 && s.ptr == nil {
+			return nil, missing(fmt.Sprintf("%s[%d].ptr", name, i))
+		}
+		if s.len > 1<<62 {
+			return nil, &engine.ArgumentError{Text: fmt.Sprintf("%s[%d].len is larger than any address space", name, i)}
+		}
+		out[i] = unsafe.Slice((*byte)(s.ptr), s.len)
+	}
+	return out, nil
+}
+
+//export theusgo_execute
+func theusgo_execute(h C.uint64_t, c *C.theus_call, out *C.uint64_t, err *C.theus_error) C.int32_t {
+	return call("theus_execute", err, h, func() error {
+		e, bad := usable(h)
+		if bad != nil {
+			return bad
+		}
+		if c == nil || out == nil {
+			return missing("call or out")
+		}
+		request, bad := taskCall(c)
+		if bad != nil {
+			return bad
+		}
+		o := &taskObject{owner: e.Engine, created: make(chan struct{})}
+		handle := handles.add(o)
+		request.Handle = handle
+		task, failure := e.Execute(request)
+		if failure != nil {
+			handles.take(handle)
+			return failure
+		}
+		o.task = task
+		close(o.created)
+		*out = C.uint64_t(handle)
+		return nil
+	})
+}
+
+// taskCall converts a theus_call; everything but the spans is copied.
+func taskCall(c *C.theus_call) (engine.Call, error) {
+	if uintptr(c.struct_size) < unsafe.Sizeof(*c) {
+		return engine.Call{}, badStruct("theus_call")
+	}
+	out := engine.Call{
+		Target: text(c.target), InCodec: uint8(c.in_codec), OutCodec: uint8(c.out_codec),
+		Learn: c.flags&C.THEUS_CALL_NO_LEARN == 0, Retries: max(0, int(c.retries)),
+		RNGKey: uint64(c.rng_key), Tag: uint64(c.tag),
+	}
+	if c.timeout_ms > 0 {
+		out.Timeout = max(milliseconds(c.timeout_ms), time.Millisecond)
+	}
+	if c.in_codec < 0 || c.in_codec > C.THEUS_CODEC_PICKLE || c.out_codec < 0 || c.out_codec > C.THEUS_CODEC_PICKLE {
+		return out, &engine.ArgumentError{Text: "theus_call.in_codec or out_codec is unknown"}
+	}
+	if out.OutCodec == pool.CodecNone {
+		out.OutCodec = pool.CodecPickle
+	}
+	const maxTarget = 1024
+	if len(out.Target) > maxTarget {
+		return out, &engine.ArgumentError{Text: "theus_call.target is longer than 1024 bytes"}
+	}
+	var err error
+	if out.In, err = spans(c.in, c.nin, "theus_call.in"); err != nil {
+		return out, err
+	}
+	return out, taskHandles(c, &out)
+}
+
+// taskHandles resolves the handles and names of a theus_call.
+func taskHandles(c *C.theus_call, out *engine.Call) error {
+	if c.function != 0 {
+		f, err := lookup[*functionObject](uint64(c.function))
+		if err != nil {
+			return err
+		}
+		out.Function = f.Function
+	}
+	if c.at != 0 {
+		s, err := lookup[*snapObject](uint64(c.at))
+		if err != nil {
+			return err
+		}
+		out.At = s.Snapshot
+	}
+	if c.queue != 0 {
+		q, err := lookup[*queueObject](uint64(c.queue))
+		if err != nil {
+			return err
+		}
+		out.Queue = q.Queue
+	}
+	if (c.nbufs > 0 && c.bufs == nil) || (c.nkeys > 0 && c.keys == nil) || c.nbufs > maxSpans || c.nkeys > maxSpans {
+		return &engine.ArgumentError{Text: "theus_call.bufs or keys is NULL, or has more than 4096 entries"}
+	}
+	for _, h := range unsafe.Slice(c.bufs, c.nbufs) {
+		b, err := lookup[*bufObject](uint64(h))
+		if err != nil {
+			return err
+		}
+		out.Bufs = append(out.Bufs, b.Buf)
+	}
+	for _, k := range unsafe.Slice(c.keys, c.nkeys) {
+		out.Keys = append(out.Keys, text(k))
+	}
+	return nil
+}
+
+//export theusgo_wait
+func theusgo_wait(h C.uint64_t, timeout C.int64_t, err *C.theus_error) C.int32_t {
+	return call("theus_wait", err, h, func() error {
+		o, bad := lookup[*taskObject](uint64(h))
+		if bad != nil {
+			return bad
+		}
+		if waitFor(o.get(), milliseconds(timeout)) {
+			return nil
+		}
+		return &statusError{code: C.THEUS_ETIMEDOUT, text: "the task has not ended yet"}
+	})
+}
+
+func waitFor(t *pool.Task, timeout time.Duration) bool {
+	switch {
+	case t.Ended():
+		<-t.Done()
+		return true
+	case timeout == 0:
+		return false
+	case timeout < 0:
+		<-t.Done()
+		return true
+	}
+	timer := time.NewTimer(timeout)
+	defer timer.Stop()
+	select {
+	case <-t.Done():
+		return true
+	case <-timer.C:
+		return false
+	}
+}
+
+//export theusgo_result
+func theusgo_result(h C.uint64_t, out *C.theus_value, err *C.theus_error) C.int32_t {
+	return call("theus_result", err, h, func() error {
+		o, bad := lookup[*taskObject](uint64(h))
+		if bad != nil {
+			return bad
+		}
+		if out == nil {
+			return missing("out")
+		}
+		if uintptr(out.struct_size) < unsafe.Sizeof(*out) {
+			return badStruct("theus_value")
+		}
+		task := o.get()
+		if !waitFor(task, 0) {
+			return &statusError{code: C.THEUS_EPENDING, text: "the task has not ended yet"}
+		}
+		outcome := task.Outcome()
+		if failure := giveValue(out, outcome); failure != nil {
+			return failure
+		}
+		return endOf(outcome)
+	})
+}
+
+func giveValue(out *C.theus_value, o *pool.Outcome) error {
+	out.codec, out.nbufs = C.int32_t(o.Value.Codec), C.uint64_t(len(o.Arrays))
+	if o.Value.Codec == pool.CodecNone {
+		return nil
+	}
+	b, err := valueBlob(&o.Value)
+	if err != nil {
+		return err
+	}
+	out.blob = C.theus_blob(handles.add(b))
+	out.spans, out.nspans = b.spans, C.uint64_t(b.count)
+	return nil
+}
+
+// endOf turns an outcome into the error that theus_result reports.
+func endOf(o *pool.Outcome) error {
+	switch o.Status {
+	case pool.OK:
+		return nil
+	case pool.Failed:
+		return &statusError{C.THEUS_TASK_FAILED, o.Message, map[string]any{"type": o.Type, "message": o.Text, "traceback": o.Traceback}}
+	case pool.Crashed:
+		return &statusError{C.THEUS_TASK_CRASHED, o.Message, map[string]any{"message": o.Message, "pid": o.PID, "signal": o.Signal, "exit": o.Exit, "reason": o.Reason}}
+	}
+	return &statusError{code: C.int32_t(o.Status), text: o.Message}
+}
+
+//export theusgo_result_buf
+func theusgo_result_buf(h, i C.uint64_t, out *C.uint64_t, err *C.theus_error) C.int32_t {
+	return call("theus_result_buf", err, h, func() error {
+		o, bad := lookup[*taskObject](uint64(h))
+		if bad != nil {
+			return bad
+		}
+		if out == nil {
+			return missing("out")
+		}
+		task := o.get()
+		if !waitFor(task, 0) {
+			return &statusError{code: C.THEUS_EPENDING, text: "the task has not ended yet"}
+		}
+		b, failure := o.owner.ResultBuf(task, int(min(i, 1<<31)))
+		return giveBuf(out, b, o.owner, failure)
+	})
+}
+
+//export theusgo_cancel
+func theusgo_cancel(h C.uint64_t, err *C.theus_error) C.int32_t {
+	return call("theus_cancel", err, h, func() error {
+		o, bad := lookup[*taskObject](uint64(h))
+		if bad == nil {
+			o.owner.Pool().Cancel(o.get())
+		}
+		return bad
+	})
+}
+
+//export theusgo_queue_open
+func theusgo_queue_open(h C.uint64_t, flags C.uint32_t, out *C.uint64_t, err *C.theus_error) C.int32_t {
+	return call("theus_queue_open", err, h, func() error {
+		e, bad := usable(h)
+		if bad != nil {
+			return bad
+		}
+		if out == nil {
+			return missing("out")
+		}
+		q, failure := pool.NewQueue()
+		if failure != nil {
+			return &statusError{code: C.THEUS_ELIMIT, text: "eventfd: " + failure.Error()}
+		}
+		logs := flags&C.THEUS_QUEUE_LOGS != 0
+		if logs {
+			e.Pool().AnnounceLogs(q)
+		}
+		*out = C.uint64_t(handles.add(&queueObject{q, e.Engine, logs}))
+		return nil
+	})
+}
+
+//export theusgo_queue_fd
+func theusgo_queue_fd(h C.uint64_t, fd *C.int32_t, err *C.theus_error) C.int32_t {
+	return call("theus_queue_fd", err, h, func() error {
+		q, bad := lookup[*queueObject](uint64(h))
+		if bad != nil {
+			return bad
+		}
+		if fd == nil {
+			return missing("fd")
+		}
+		*fd = C.int32_t(q.FD())
+		return nil
+	})
+}
+
+var eventBuffers = sync.Pool{New: func() any { b := make([]pool.Event, 256); return &b }}
+
+//export theusgo_poll
+func theusgo_poll(h C.uint64_t, events *C.theus_event, capacity C.uint64_t, n *C.uint64_t, err *C.theus_error) C.int32_t {
+	return call("theus_poll", err, h, func() error {
+		q, bad := lookup[*queueObject](uint64(h))
+		if bad != nil {
+			return bad
+		}
+		if n == nil || (events == nil && capacity > 0) {
+			return missing("events or n")
+		}
+		buffer := eventBuffers.Get().(*[]pool.Event)
+		defer eventBuffers.Put(buffer)
+		taken := (*buffer)[:q.Take((*buffer)[:min(uint64(capacity), uint64(len(*buffer)))])]
+		for i, e := range taken {
+			c := (*C.theus_event)(unsafe.Add(unsafe.Pointer(events), i*int(unsafe.Sizeof(*events))))
+			kind := C.int32_t(C.THEUS_EVENT_TASK)
+			if e.Log {
+				kind = C.THEUS_EVENT_LOG
+			}
+			*c = C.theus_event{task: C.theus_task(e.Handle), tag: C.uint64_t(e.Tag), status: C.int32_t(e.Status), kind: kind}
+		}
+		*n = C.uint64_t(len(taken))
+		return nil
+	})
+}

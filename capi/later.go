@@ -1,0 +1,53 @@
+package main
+
+import (
+	"sync"
+	"sync/atomic"
+
+	"github.com/theus-project/theus-go/internal/guard"
+)
+
+// Finalizers of a host language run at any moment, with its global lock held: they only push a handle here, on a list without a lock, and a
+// goroutine releases it. A finalizer that waited for a lock of ours would stop every thread of the host (measured: 300 ms).
+type pending struct {
+	handle uint64
+	next   *pending
+}
+
+var (
+	pendingList atomic.Pointer[pending]
+	pendingWake = make(chan struct{}, 1)
+)
+
+func pushPending(h uint64) {
+	p := &pending{handle: h}
+	for {
+		p.next = pendingList.Load()
+		if pendingList.CompareAndSwap(p.next, p) {
+			break
+		}
+	}
+	select {
+	case pendingWake <- struct{}{}:
+	default: // it will wake anyhow
+	}
+}
+
+// releasePending releases all that was pushed and returns how many.
+func releasePending() (n int) {
+	for p := pendingList.Swap(nil); p != nil; p = p.next {
+		if release(p.handle) == nil {
+			n++
+		}
+	}
+	return n
+}
+
+// startReaper starts the goroutine that releases in the background, once.
+var startReaper = sync.OnceFunc(func() {
+	guard.Go("reaper", func(*guard.Panic) {}, func() {
+		for range pendingWake {
+			guard.Catch("background release", func() { releasePending() })
+		}
+	})
+})

@@ -1,0 +1,239 @@
+/* The public functions of theus.h. Each refuses a forked child before Go is
+ * entered, defines its out-parameters, and calls the Go export of the same name.
+ *
+ * A fork copies only the calling thread. Trivial calls into Go would still work
+ * in the child, the first that needs another goroutine would hang for ever; so the
+ * check is made here, without Go. A page that the kernel wipes in the child tells: comparing pids
+ * fails when parent and child are both pid 1 of their namespaces. */
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "theus.h"
+
+#include "_cgo_export.h"
+
+static volatile unsigned char *alive; /* 1 in the process that loaded the library, 0 in its children */
+
+__attribute__((constructor)) static void mark_this_process(void) {
+  long size = sysconf(_SC_PAGESIZE);
+  void *page =
+      mmap(NULL, (size_t)size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (page == MAP_FAILED || madvise(page, (size_t)size, MADV_WIPEONFORK) != 0) return;
+  alive = page;
+  *alive = 1;
+}
+
+static int forked(void) { return alive != NULL && *alive == 0; }
+
+static int32_t refuse_fork(theus_error *err) {
+  if (err != NULL && err->struct_size >= sizeof *err) {
+    err->code = THEUS_EFORKED;
+    err->detail = 0;
+    strcpy(err->message,
+           "this process was forked from the one that loaded theus; a forked child cannot use "
+           "it. Open the engine after forking, or start the child by exec (multiprocessing: "
+           "the spawn or forkserver method)");
+  }
+  return THEUS_EFORKED;
+}
+
+uint32_t theus_abi_version(void) { return THEUS_ABI_VERSION; }
+
+const char *theus_version(void) { return forked() ? "unknown" : theusgo_version(); }
+
+const char *theus_status_name(int32_t status) {
+  switch (status) {
+    case THEUS_OK: return "THEUS_OK";
+    case THEUS_EINVAL: return "THEUS_EINVAL";
+    case THEUS_EBADF: return "THEUS_EBADF";
+    case THEUS_ENOTFOUND: return "THEUS_ENOTFOUND";
+    case THEUS_ECONFLICT: return "THEUS_ECONFLICT";
+    case THEUS_EVERSION: return "THEUS_EVERSION";
+    case THEUS_EPUBLISHED: return "THEUS_EPUBLISHED";
+    case THEUS_EUNPUBLISHED: return "THEUS_EUNPUBLISHED";
+    case THEUS_ECODEC: return "THEUS_ECODEC";
+    case THEUS_ECLOSED: return "THEUS_ECLOSED";
+    case THEUS_EFORKED: return "THEUS_EFORKED";
+    case THEUS_ETIMEDOUT: return "THEUS_ETIMEDOUT";
+    case THEUS_EPENDING: return "THEUS_EPENDING";
+    case THEUS_EHEAP: return "THEUS_EHEAP";
+    case THEUS_ELIMIT: return "THEUS_ELIMIT";
+    case THEUS_EKERNEL: return "THEUS_EKERNEL";
+    case THEUS_ESPAWN: return "THEUS_ESPAWN";
+    case THEUS_TASK_FAILED: return "THEUS_TASK_FAILED";
+    case THEUS_TASK_CRASHED: return "THEUS_TASK_CRASHED";
+    case THEUS_TASK_TIMEOUT: return "THEUS_TASK_TIMEOUT";
+    case THEUS_TASK_CANCELLED: return "THEUS_TASK_CANCELLED";
+    case THEUS_EPANIC: return "THEUS_EPANIC";
+    case THEUS_EPOISONED: return "THEUS_EPOISONED";
+    default: return "unknown status";
+  }
+}
+
+int32_t theus_release(uint64_t handle) {
+  if (forked()) return refuse_fork(NULL);
+  return theusgo_release(handle);
+}
+
+int32_t theus_release_later(uint64_t handle) {
+  if (forked()) return refuse_fork(NULL);
+  return theusgo_release_later(handle);
+}
+
+int32_t theus_open(const theus_options *opts, theus_engine *out, theus_error *err) {
+  if (out != NULL) *out = 0;
+  if (forked()) return refuse_fork(err);
+  return theusgo_open((theus_options *)opts, out, err);
+}
+
+int32_t theus_drain(theus_engine engine, int64_t timeout_ms, theus_error *err) {
+  if (forked()) return refuse_fork(err);
+  return theusgo_drain(engine, timeout_ms, err);
+}
+
+int32_t theus_close(theus_engine engine, int64_t grace_ms, theus_error *err) {
+  if (forked()) return refuse_fork(err);
+  return theusgo_close(engine, grace_ms, err);
+}
+
+int32_t theus_alloc(theus_engine engine, const char *key, int32_t dtype, int32_t ndim, const int64_t *shape, uint32_t flags, theus_buf *out, theus_error *err) {
+  if (out != NULL) *out = 0;
+  if (forked()) return refuse_fork(err);
+  return theusgo_alloc(engine, (char *)key, dtype, ndim, (int64_t *)shape, flags, out, err);
+}
+
+int32_t theus_alloc_descr(theus_engine engine, const char *key, const char *descr, uint64_t itemsize, int32_t ndim, const int64_t *shape, uint32_t flags, theus_buf *out, theus_error *err) {
+  if (out != NULL) *out = 0;
+  if (forked()) return refuse_fork(err);
+  return theusgo_alloc_descr(engine, (char *)key, (char *)descr, itemsize, ndim, (int64_t *)shape, flags, out, err);
+}
+
+int32_t theus_edit(theus_engine engine, const char *key, uint32_t flags, theus_buf *out, theus_error *err) {
+  if (out != NULL) *out = 0;
+  if (forked()) return refuse_fork(err);
+  return theusgo_edit(engine, (char *)key, flags, out, err);
+}
+
+int32_t theus_view_get(theus_buf buf, theus_view *view, theus_error *err) {
+  if (forked()) return refuse_fork(err);
+  return theusgo_view_get(buf, view, err);
+}
+
+int32_t theus_snapshot(theus_engine engine, theus_snap *out, uint64_t *version, theus_error *err) {
+  if (out != NULL) *out = 0;
+  if (version != NULL) *version = 0;
+  if (forked()) return refuse_fork(err);
+  return theusgo_snapshot(engine, out, version, err);
+}
+
+int32_t theus_get(theus_snap snap, const char *key, theus_buf *out, theus_error *err) {
+  if (out != NULL) *out = 0;
+  if (forked()) return refuse_fork(err);
+  return theusgo_get(snap, (char *)key, out, err);
+}
+
+int32_t theus_get_json(theus_snap snap, const char *path, theus_blob *out, theus_error *err) {
+  if (out != NULL) *out = 0;
+  if (forked()) return refuse_fork(err);
+  return theusgo_get_json(snap, (char *)path, out, err);
+}
+
+int32_t theus_export(theus_snap snap, const char *path, theus_blob *out, theus_error *err) {
+  if (out != NULL) *out = 0;
+  if (forked()) return refuse_fork(err);
+  return theusgo_export(snap, (char *)path, out, err);
+}
+
+int32_t theus_heavy_keys(theus_snap snap, theus_blob *out, theus_error *err) {
+  if (out != NULL) *out = 0;
+  if (forked()) return refuse_fork(err);
+  return theusgo_heavy_keys(snap, out, err);
+}
+
+int32_t theus_cas(theus_engine engine, uint64_t expected, const theus_update *updates, uint64_t n, uint32_t flags, uint64_t *version, theus_error *err) {
+  if (version != NULL) *version = 0;
+  if (forked()) return refuse_fork(err);
+  return theusgo_cas(engine, expected, (theus_update *)updates, n, flags, version, err);
+}
+
+int32_t theus_define(theus_engine engine, const theus_span *code, uint64_t ncode, theus_function *out, theus_error *err) {
+  if (out != NULL) *out = 0;
+  if (forked()) return refuse_fork(err);
+  return theusgo_define(engine, (theus_span *)code, ncode, out, err);
+}
+
+int32_t theus_execute(theus_engine engine, const theus_call *call, theus_task *out, theus_error *err) {
+  if (out != NULL) *out = 0;
+  if (forked()) return refuse_fork(err);
+  return theusgo_execute(engine, (theus_call *)call, out, err);
+}
+
+int32_t theus_wait(theus_task task, int64_t timeout_ms, theus_error *err) {
+  if (forked()) return refuse_fork(err);
+  return theusgo_wait(task, timeout_ms, err);
+}
+
+int32_t theus_result(theus_task task, theus_value *out, theus_error *err) {
+  if (out != NULL && out->struct_size >= sizeof *out) {
+    uint32_t size = out->struct_size;
+    memset(out, 0, sizeof *out);
+    out->struct_size = size;
+  }
+  if (forked()) return refuse_fork(err);
+  return theusgo_result(task, out, err);
+}
+
+int32_t theus_result_buf(theus_task task, uint64_t i, theus_buf *out, theus_error *err) {
+  if (out != NULL) *out = 0;
+  if (forked()) return refuse_fork(err);
+  return theusgo_result_buf(task, i, out, err);
+}
+
+int32_t theus_cancel(theus_task task, theus_error *err) {
+  if (forked()) return refuse_fork(err);
+  return theusgo_cancel(task, err);
+}
+
+int32_t theus_queue_open(theus_engine engine, uint32_t flags, theus_queue *out, theus_error *err) {
+  if (out != NULL) *out = 0;
+  if (forked()) return refuse_fork(err);
+  return theusgo_queue_open(engine, flags, out, err);
+}
+
+int32_t theus_queue_fd(theus_queue queue, int32_t *fd, theus_error *err) {
+  if (fd != NULL) *fd = -1;
+  if (forked()) return refuse_fork(err);
+  return theusgo_queue_fd(queue, fd, err);
+}
+
+int32_t theus_poll(theus_queue queue, theus_event *events, uint64_t cap, uint64_t *n, theus_error *err) {
+  if (n != NULL) *n = 0;
+  if (forked()) return refuse_fork(err);
+  return theusgo_poll(queue, events, cap, n, err);
+}
+
+int32_t theus_logs(theus_engine engine, theus_blob *out, theus_error *err) {
+  if (out != NULL) *out = 0;
+  if (forked()) return refuse_fork(err);
+  return theusgo_logs(engine, out, err);
+}
+
+int32_t theus_blob_data(theus_blob blob, const void **ptr, uint64_t *len) {
+  if (ptr != NULL) *ptr = NULL;
+  if (len != NULL) *len = 0;
+  if (forked()) return refuse_fork(NULL);
+  return theusgo_blob_data(blob, (void **)ptr, len);
+}
+
+int32_t theus_stats(theus_engine engine, theus_blob *json, theus_error *err) {
+  if (json != NULL) *json = 0;
+  if (forked()) return refuse_fork(err);
+  return theusgo_stats(engine, json, err);
+}
+
+int32_t theus_reap(theus_engine engine, theus_blob *json, theus_error *err) {
+  if (json != NULL) *json = 0;
+  if (forked()) return refuse_fork(err);
+  return theusgo_reap(engine, json, err);
+}
