@@ -8,6 +8,7 @@ package main
 import "C"
 
 import (
+	"errors"
 	"os"
 	"time"
 	"unsafe"
@@ -25,12 +26,12 @@ func theusgo_version() *C.char { return versionText }
 
 //export theusgo_release
 func theusgo_release(h C.uint64_t) C.int32_t {
-	return call("theus_release", nil, 0, func() error { return release(uint64(h)) })
+	return call("theus_release", nil, h, func() error { return release(uint64(h)) })
 }
 
 //export theusgo_release_later
 func theusgo_release_later(h C.uint64_t) C.int32_t {
-	return call("theus_release_later", nil, 0, func() error {
+	return call("theus_release_later", nil, h, func() error {
 		startReaper()
 		pushPending(uint64(h))
 		return nil
@@ -119,6 +120,9 @@ func theusgo_drain(h C.uint64_t, timeout C.int64_t, err *C.theus_error) C.int32_
 		e, bad := lookup[*engineObject](uint64(h))
 		if bad != nil {
 			return bad
+		}
+		if failure := e.Check(); errors.As(failure, new(*engine.PoisonedError)) {
+			return failure // a closed engine, however, has no task left
 		}
 		if !e.Drain(milliseconds(timeout)) {
 			return &statusError{code: C.THEUS_ETIMEDOUT, text: "tasks are still queued or running"}

@@ -2,6 +2,10 @@
 
 package main
 
+/*
+// Everything is compiled with hidden visibility, and no header declares this one otherwise.
+__attribute__((visibility("default"))) void theus_test_panic(char *name);
+*/
 import "C"
 
 import "sync/atomic"

@@ -121,9 +121,8 @@ type fakeTask struct {
 
 type fakeWorkerState struct {
 	*peerConn
-	page   *uint64
-	queue  []fakeTask
-	retire []uint64
+	page  *uint64
+	queue []fakeTask
 }
 
 func fakeWorker() {

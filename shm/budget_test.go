@@ -150,7 +150,7 @@ func TestMachineIsLookedAtAgain(t *testing.T) {
 		_, err := m.take(b, heaps[0], "small", 4096)
 		require.NoError(t, err)
 	}
-	assert.InDelta(t, 4, m.looked, 1, "after 16 MiB of small ones")
+	assert.Equal(t, 4, m.looked, "once for 16 MiB of small ones")
 
 	before := m.looked
 	b.left.bytes, b.base = 0, 0 // as if the machine had been full when it was last looked at

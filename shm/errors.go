@@ -9,37 +9,37 @@ import (
 
 var (
 	// ErrSize is returned for a negative size.
-	ErrSize = errors.New("shm: a segment cannot have a negative size")
+	ErrSize = errors.New("a segment cannot have a negative size")
 	// ErrDropped is returned by a segment whose last reference is gone.
-	ErrDropped = errors.New("shm: the segment was dropped: its last reference is gone")
+	ErrDropped = errors.New("the segment was dropped: its last reference is gone")
 	// ErrNotLive is returned by WriterFD: only live segments are written by several processes.
-	ErrNotLive = errors.New("shm: only a live segment hands out writable descriptors; make it with CreateLive")
+	ErrNotLive = errors.New("only a live segment hands out writable descriptors; make it with CreateLive")
 	// ErrNotGranted is returned by Adopt for a segment that Grant did not make.
-	ErrNotGranted = errors.New("shm: only a granted segment can be adopted")
+	ErrNotGranted = errors.New("only a granted segment can be adopted")
 	// ErrNotAdopted is returned by Freeze for a granted segment that is still its writer's.
-	ErrNotAdopted = errors.New("shm: the segment belongs to its writer; Adopt it instead of freezing it")
+	ErrNotAdopted = errors.New("the segment belongs to its writer; Adopt it instead of freezing it")
 	// ErrStillWritten is returned by Adopt while some process can still write the segment.
-	ErrStillWritten = errors.New("shm: a process still has the segment open or mapped for writing; copy it instead")
+	ErrStillWritten = errors.New("a process still has the segment open or mapped for writing; copy it instead")
 	// ErrNoProof is returned by Adopt where the kernel cannot tell who has the segment open.
-	ErrNoProof = errors.New("shm: this kernel has no working file leases, so nothing proves that the writer let go; copy the segment instead")
+	ErrNoProof = errors.New("this kernel has no working file leases, so nothing proves that the writer let go; copy the segment instead")
 )
 
 // Holder is a segment that takes part of the budget.
 type Holder struct {
-	Label    string // as given to Create, CreateLive, Grant or Copy
-	Bytes    uint64
-	Retiring bool // dropped by the host, still mapped by a worker
+	Label    string `json:"label"` // as given to Create, CreateLive, Grant or Copy
+	Bytes    uint64 `json:"bytes"`
+	Retiring bool   `json:"retiring"` // dropped by the host, still mapped by a worker
 }
 
 // FullError says that an allocation was refused before it could do harm.
 type FullError struct {
-	Asked   uint64   // bytes, rounded up to pages
-	InUse   uint64   // of the heap if Source is "heap=", else of the process
-	Limit   uint64   // what InUse may not exceed
-	Source  string   // "heap=", "cgroup v2 /a/b memory.max", "MemAvailable", …
-	Label   string   // of the refused segment
-	Cause   error    // the kernel's own refusal, or nil when the budget refused
-	Holders []Holder // the largest first
+	Asked   uint64   `json:"asked"`   // bytes, rounded up to pages
+	InUse   uint64   `json:"in_use"`  // of the heap if Source is "heap=", else of the process
+	Limit   uint64   `json:"limit"`   // what InUse may not exceed
+	Source  string   `json:"source"`  // "heap=", "cgroup v2 /a/b memory.max", "MemAvailable", …
+	Label   string   `json:"label"`   // of the refused segment
+	Cause   error    `json:"-"`       // the kernel's own refusal, or nil when the budget refused
+	Holders []Holder `json:"holders"` // the largest first
 }
 
 // Error says what was asked, what is in use, which limit it would pass, and who holds most.
@@ -81,10 +81,10 @@ func (e *FullError) Unwrap() error { return e.Cause }
 
 // LimitError says that a limit of the process or the system other than memory was reached.
 type LimitError struct {
-	What   string        // "descriptors", "mappings", "file size", "address space"
-	Limit  uint64        // 0: not known
-	Errno  syscall.Errno // as the kernel would have it, or had it
-	Advice string        // what to do
+	What   string        `json:"what"`   // "descriptors", "mappings", "file size", "address space"
+	Limit  uint64        `json:"limit"`  // 0: not known
+	Errno  syscall.Errno `json:"errno"`  // as the kernel would have it, or had it
+	Advice string        `json:"advice"` // what to do
 }
 
 func (e *LimitError) Error() string {

@@ -1,14 +1,13 @@
 package shm
 
 import (
-	"bufio"
 	"bytes"
-	"fmt"
+	"errors"
 	"os"
-	"path"
 	"path/filepath"
+	"slices"
 	"strconv"
-	"strings"
+	"syscall"
 )
 
 // headroom is how many bytes can still be allocated, and what says so.
@@ -44,200 +43,52 @@ func (m *machine) headroom() (headroom, error) {
 }
 
 func (m *machine) memAvailable() (uint64, error) {
-	text, err := os.ReadFile(m.path("/proc/meminfo"))
+	text, err := readFile(m.path("/proc/meminfo"))
 	if err != nil {
 		return 0, err
 	}
 	kib, ok := field(text, "MemAvailable:")
 	if !ok {
-		return 0, fmt.Errorf("no MemAvailable")
+		return 0, errors.New("it has no MemAvailable")
 	}
 	return kib << 10, nil
 }
 
 func (m *machine) path(p string) string { return filepath.Join(m.root, p) }
 
-// cgroup is one memory cgroup that this process is in, directly or through a child.
-type cgroup struct {
-	version string // "v1", "v2"
-	name    string // as /proc/self/cgroup would give it
-	dir     string
-	own     bool // directly
-}
-
-// cgroups gives the groups around this process, innermost first, in as much as
-// the mounted file systems show them.
-func (m *machine) cgroups() []cgroup {
-	membership, err := os.ReadFile(m.path("/proc/self/cgroup"))
-	if err != nil {
-		return nil
-	}
-	if m.mounts == nil {
-		m.mounts = m.cgroupMounts()
-	}
-	var all []cgroup
-	lines := bufio.NewScanner(bytes.NewReader(membership))
-	for lines.Scan() {
-		// hierarchy-id:controllers:path; v2 has no controllers.
-		part := strings.SplitN(lines.Text(), ":", 3)
-		if len(part) != 3 {
-			continue
-		}
-		switch {
-		case part[0] == "0" && part[1] == "":
-			all = append(all, m.ancestors("v2", part[2])...)
-		case listed(part[1], "memory"):
-			all = append(all, m.ancestors("v1", part[2])...)
-		}
-	}
-	return all
-}
-
-// cgroupMounts gives the lines of mountinfo that are about cgroups. A machine
-// with many containers has thousands of others.
-func (m *machine) cgroupMounts() []byte {
-	text, err := os.ReadFile(m.path("/proc/self/mountinfo"))
-	if err != nil {
-		return nil
-	}
-	var kept []byte
-	for line := range bytes.Lines(text) {
-		if bytes.Contains(line, []byte(" - cgroup")) {
-			kept = append(kept, line...)
-		}
-	}
-	return kept
-}
-
-// ancestors walks from the group that is called name up to the root of its mount.
-func (m *machine) ancestors(version, name string) []cgroup {
-	point, below, ok := findMount(m.mounts, version, name)
-	if !ok {
-		return nil
-	}
-	var all []cgroup
-	name = path.Clean("/" + name)
-	for {
-		all = append(all, cgroup{version: version, name: name, own: len(all) == 0,
-			dir: m.path(path.Join(point, below))})
-		if below == "/" {
-			return all
-		}
-		below, name = path.Dir(below), path.Dir(name)
-	}
-}
-
-// findMount finds where the hierarchy is mounted and where in that mount the
-// group is. In a container the mount may show a subtree only, or the group may lie
-// outside of it; its root is then the nearest that can be seen.
-func findMount(mounts []byte, version, name string) (point, below string, ok bool) {
-	lines := bufio.NewScanner(bytes.NewReader(mounts))
-	lines.Buffer(nil, 1<<20)
-	for lines.Scan() {
-		before, after, found := strings.Cut(lines.Text(), " - ")
-		place, kind := strings.Fields(before), strings.Fields(after)
-		if !found || len(place) < 5 || len(kind) < 3 {
-			continue
-		}
-		isV1 := kind[0] == "cgroup" && listed(kind[len(kind)-1], "memory")
-		isV2 := kind[0] == "cgroup2"
-		if version == "v1" && !isV1 || version == "v2" && !isV2 {
-			continue
-		}
-		root := unescape(place[3])
-		rest, inside := strings.CutPrefix(path.Clean("/"+name), strings.TrimSuffix(root, "/"))
-		if inside && (rest == "" || rest[0] == '/') {
-			return unescape(place[4]), path.Clean("/" + rest), true
-		}
-		if !ok {
-			point, below, ok = unescape(place[4]), "/", true
-		}
-	}
-	return point, below, ok
-}
-
-// lower makes least what this group leaves, if that is less. Page cache counts as
-// used by a group, but the kernel drops it before it kills anyone.
-func (g cgroup) lower(least *headroom) {
-	limitFile, usageFile := "memory.max", "memory.current"
-	active, inactive := "active_file", "inactive_file"
-	if g.version == "v1" {
-		if text, err := g.read("memory.use_hierarchy"); err == nil && !g.own && strings.TrimSpace(string(text)) == "0" {
-			return // its limit is not about its children
-		}
-		limitFile, usageFile = "memory.limit_in_bytes", "memory.usage_in_bytes"
-		active, inactive = "total_active_file", "total_inactive_file"
-	}
-	usage, ok := g.number(usageFile)
-	if !ok {
-		return
-	}
-	limit, limited := g.number(limitFile)
-	stat, _ := g.read("memory.stat")
-	if g.version == "v1" && g.own {
-		// In a container this is all that shows of limits further out.
-		if outer, ok := field(stat, "hierarchical_memory_limit"); ok && (!limited || outer < limit) {
-			limit, limited = outer, true
-			limitFile = "hierarchical_memory_limit"
-		}
-	}
-	if !limited {
-		return
-	}
-	a, _ := field(stat, active)
-	i, _ := field(stat, inactive)
-	used := usage - min(usage, a+i)
-	if left := limit - min(limit, used); left < least.bytes {
-		*least = headroom{bytes: left, source: "cgroup " + g.version + " " + g.name + " " + limitFile}
-	}
-}
-
-func (g cgroup) read(file string) ([]byte, error) {
-	return os.ReadFile(filepath.Join(g.dir, file))
-}
-
-// number reads a file of one number. "max" is none.
-func (g cgroup) number(file string) (uint64, bool) {
-	text, err := g.read(file)
-	if err != nil {
-		return 0, false
-	}
-	n, err := strconv.ParseUint(strings.TrimSpace(string(text)), 10, 64)
-	return n, err == nil
-}
-
 // field reads the number that follows a name at the start of a line.
 func field(text []byte, name string) (uint64, bool) {
-	lines := bufio.NewScanner(bytes.NewReader(text))
-	for lines.Scan() {
-		words := strings.Fields(lines.Text())
-		if len(words) >= 2 && words[0] == name {
-			n, err := strconv.ParseUint(words[1], 10, 64)
-			return n, err == nil
+	for line := range bytes.Lines(text) {
+		rest, found := bytes.CutPrefix(line, []byte(name))
+		if !found || len(rest) == 0 || (rest[0] != ' ' && rest[0] != '\t') {
+			continue
 		}
+		number, _, _ := bytes.Cut(bytes.TrimSpace(rest), []byte(" "))
+		n, err := strconv.ParseUint(string(number), 10, 64)
+		return n, err == nil
 	}
 	return 0, false
 }
 
-// listed tells whether a comma-separated list has the word.
-func listed(list, word string) bool {
-	for w := range strings.SplitSeq(list, ",") {
-		if w == word {
-			return true
+// readFile is os.ReadFile without its polling, which costs more than reading
+// the small files of /proc and cgroups.
+func readFile(name string) ([]byte, error) {
+	fd, err := syscall.Open(name, syscall.O_RDONLY|syscall.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, &os.PathError{Op: "open", Path: name, Err: err}
+	}
+	defer func() { _ = syscall.Close(fd) }()
+	text := make([]byte, 0, 4096)
+	for {
+		n, err := syscall.Read(fd, text[len(text):cap(text)])
+		switch {
+		case errors.Is(err, syscall.EINTR):
+		case err != nil:
+			return nil, &os.PathError{Op: "read", Path: name, Err: err}
+		case n == 0:
+			return text, nil
+		default:
+			text = slices.Grow(text[:len(text)+n], 1024)
 		}
 	}
-	return false
-}
-
-// unescape undoes mountinfo's \040 for a space, and the like.
-func unescape(s string) string {
-	for i := 0; i+3 < len(s); i++ {
-		if s[i] != '\\' {
-			continue
-		}
-		if n, err := strconv.ParseUint(s[i+1:i+4], 8, 8); err == nil {
-			s = s[:i] + string([]byte{byte(n)}) + s[i+4:]
-		}
-	}
-	return s
 }

@@ -107,7 +107,7 @@ func (h *Heap) Copy(s *Segment, label string) (*Segment, error) {
 // begin reserves the budget and makes a file full of zeroed pages.
 func (h *Heap) begin(size int64, label string, as state) (*Segment, error) {
 	if size < 0 {
-		return nil, fmt.Errorf("%w: %d bytes for %q", ErrSize, size, label)
+		return nil, fmt.Errorf("shm: %w: %d bytes for %q", ErrSize, size, label)
 	}
 	s := &Segment{heap: h, id: lastID.Add(1), asked: size, size: roundUp(size), label: label, state: as, fd: -1}
 	s.refs.Store(1)

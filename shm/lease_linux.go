@@ -2,6 +2,7 @@ package shm
 
 import (
 	"errors"
+	"fmt"
 
 	"golang.org/x/sys/unix"
 )
@@ -16,10 +17,10 @@ func readLease(fd int) error {
 	case errors.Is(err, unix.EAGAIN):
 		return ErrStillWritten
 	case err != nil:
-		return errors.Join(ErrNoProof, err)
+		return fmt.Errorf("%w: %w", ErrNoProof, err)
 	}
 	if err := giveLeaseBack(fd); err != nil {
-		return errors.Join(ErrNoProof, err)
+		return fmt.Errorf("%w: %w", ErrNoProof, err)
 	}
 	return nil
 }

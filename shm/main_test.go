@@ -4,6 +4,7 @@ package shm
 
 import (
 	"bufio"
+	"flag"
 	"fmt"
 	"io"
 	"os"
@@ -24,6 +25,9 @@ func TestMain(m *testing.M) {
 	if name := os.Getenv("THEUS_SHM_CHILD"); name != "" {
 		os.Exit(runChild(name))
 	}
+	flag.Parse()
+	// A failure prints its seed; files of failures would only litter the tree.
+	_ = flag.Set("rapid.nofailfile", "true")
 	before := leftovers()
 	code := m.Run()
 	if code == 0 {

@@ -35,7 +35,24 @@ func TestLivesOfSegments(t *testing.T) {
 				m.end()
 			}
 		}()
-		pick := func(t *rapid.T, want func(*modelled) bool) *modelled {
+		add := func(t *rapid.T) {
+			m := &modelled{refs: 1, writer: -1, kind: rapid.SampledFrom([]state{building, live, granted}).Draw(t, "kind")}
+			size := rapid.Int64Range(1, 20_000).Draw(t, "size")
+			var err error
+			switch m.kind {
+			case building:
+				m.s, err = h.Create(size, "x")
+			case live:
+				m.s, err = h.CreateLive(size, "x")
+			default:
+				m.s, m.writer, err = h.Grant(size, "x")
+			}
+			require.NoError(t, err)
+			all = append(all, m)
+		}
+		// with does something to a segment of which want holds. If there is none it adds one,
+		// since rapid gives up when too many actions in a row are skipped.
+		with := func(t *rapid.T, want func(*modelled) bool, do func(*modelled)) {
 			var some []*modelled
 			for _, m := range all {
 				if want(m) {
@@ -43,85 +60,81 @@ func TestLivesOfSegments(t *testing.T) {
 				}
 			}
 			if len(some) == 0 {
-				t.Skip("none")
+				add(t)
+				return
 			}
-			return rapid.SampledFrom(some).Draw(t, "segment")
+			do(rapid.SampledFrom(some).Draw(t, "segment"))
 		}
 		held := func(m *modelled) bool { return m.refs > 0 }
 		t.Repeat(map[string]func(*rapid.T){
-			"make": func(t *rapid.T) {
-				m := &modelled{refs: 1, writer: -1, kind: rapid.SampledFrom([]state{building, live, granted}).Draw(t, "kind")}
-				size := rapid.Int64Range(1, 20_000).Draw(t, "size")
-				var err error
-				switch m.kind {
-				case building:
-					m.s, err = h.Create(size, "x")
-				case live:
-					m.s, err = h.CreateLive(size, "x")
-				default:
-					m.s, m.writer, err = h.Grant(size, "x")
-				}
-				require.NoError(t, err)
-				all = append(all, m)
-			},
+			"add": add,
 			"write": func(t *rapid.T) {
-				m := pick(t, func(m *modelled) bool { return held(m) && m.kind != granted })
-				view(m.s.Address(), 1)[0]++
-				if !m.frozen {
-					m.content++
-				}
+				with(t, func(m *modelled) bool { return held(m) && m.kind != granted }, func(m *modelled) {
+					view(m.s.Address(), 1)[0]++
+					if !m.frozen {
+						m.content++
+					}
+				})
 			},
 			"freeze": func(t *rapid.T) {
-				m := pick(t, held)
-				err := m.s.Freeze()
-				switch {
-				case m.kind == granted && !m.frozen:
-					require.ErrorIs(t, err, ErrNotAdopted)
-				default:
-					require.NoError(t, err)
-					m.frozen = m.kind != live
-				}
+				with(t, held, func(m *modelled) {
+					err := m.s.Freeze()
+					switch {
+					case m.kind == granted && !m.frozen:
+						require.ErrorIs(t, err, ErrNotAdopted)
+					default:
+						require.NoError(t, err)
+						m.frozen = m.kind != live
+					}
+				})
 			},
 			"adopt": func(t *rapid.T) {
-				m := pick(t, func(m *modelled) bool { return leases && held(m) && m.kind == granted })
-				err := m.s.Adopt()
-				if m.writer >= 0 {
-					require.ErrorIs(t, err, ErrStillWritten)
-					return
-				}
-				require.NoError(t, err)
-				m.frozen = true
+				with(t, func(m *modelled) bool { return leases && held(m) && m.kind == granted }, func(m *modelled) {
+					err := m.s.Adopt()
+					if m.writer >= 0 {
+						require.ErrorIs(t, err, ErrStillWritten)
+						return
+					}
+					require.NoError(t, err)
+					m.frozen = true
+				})
 			},
 			"writer closes": func(t *rapid.T) {
-				m := pick(t, func(m *modelled) bool { return m.writer >= 0 })
-				closeFD(m.writer)
-				m.writer = -1
+				with(t, func(m *modelled) bool { return m.writer >= 0 }, func(m *modelled) {
+					closeFD(m.writer)
+					m.writer = -1
+				})
 			},
 			"copy": func(t *rapid.T) {
-				m := pick(t, held)
-				s, err := h.Copy(m.s, "copy")
-				require.NoError(t, err)
-				all = append(all, &modelled{s: s, kind: building, frozen: true, content: m.content, refs: 1, writer: -1})
+				with(t, held, func(m *modelled) {
+					s, err := h.Copy(m.s, "copy")
+					require.NoError(t, err)
+					all = append(all, &modelled{s: s, kind: building, frozen: true, content: m.content, refs: 1, writer: -1})
+				})
 			},
 			"ref": func(t *rapid.T) {
-				m := pick(t, held)
-				m.s.Ref()
-				m.refs++
+				with(t, held, func(m *modelled) {
+					m.s.Ref()
+					m.refs++
+				})
 			},
 			"unref": func(t *rapid.T) {
-				m := pick(t, held)
-				m.refs--
-				m.s.Unref()
+				with(t, held, func(m *modelled) {
+					m.refs--
+					m.s.Unref()
+				})
 			},
 			"add remote": func(t *rapid.T) {
-				m := pick(t, held)
-				m.s.AddRemote()
-				m.remotes++
+				with(t, held, func(m *modelled) {
+					m.s.AddRemote()
+					m.remotes++
+				})
 			},
 			"done remote": func(t *rapid.T) {
-				m := pick(t, func(m *modelled) bool { return m.remotes > 0 })
-				m.remotes--
-				m.s.DoneRemote()
+				with(t, func(m *modelled) bool { return m.remotes > 0 }, func(m *modelled) {
+					m.remotes--
+					m.s.DoneRemote()
+				})
 			},
 			"": func(t *rapid.T) {
 				var want HeapStats

@@ -4,11 +4,14 @@ package shm
 
 import (
 	"errors"
+	"fmt"
+	"os"
 	"syscall"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 )
 
 func TestProbe(t *testing.T) {
@@ -16,7 +19,19 @@ func TestProbe(t *testing.T) {
 	f := Probe()
 	t.Logf("%+v", f)
 	assert.Equal(t, f, probeKernel(), "it does not change")
+	// Tests of a feature are skipped without it; so that none is skipped for nothing:
+	var name unix.Utsname
+	require.NoError(t, unix.Uname(&name))
+	var major, minor int
+	_, err := fmt.Sscanf(unix.ByteSliceToString(name.Release[:]), "%d.%d", &major, &minor)
+	require.NoError(t, err)
+	since := func(ma, mi int) bool { return major > ma || major == ma && minor >= mi }
 	assert.True(t, f.Fallocate, "theus cannot do without")
+	assert.True(t, f.FutureWrite || !since(5, 4))
+	assert.True(t, f.DontUnmapMove || !since(5, 13))
+	assert.True(t, f.NoexecSeal || !since(6, 3))
+	leases, _ := os.ReadFile("/proc/sys/fs/leases-enable")
+	assert.True(t, f.Leases || !since(5, 4) || string(leases) != "1\n")
 }
 
 func TestSealIsFinal(t *testing.T) {

@@ -301,5 +301,5 @@ func (s *Segment) orGiveUp(err error) (*Segment, error) {
 
 // fail says which segment an error is about.
 func (s *Segment) fail(doing string, err error) error {
-	return fmt.Errorf("cannot %s segment %d %q: %w", doing, s.id, s.label, err)
+	return fmt.Errorf("shm: cannot %s segment %d %q: %w", doing, s.id, s.label, err)
 }

@@ -11,23 +11,23 @@ var ErrClosed = errors.New("the state is closed and takes no more changes; open 
 
 // Conflict is one place that a CAS touches and that changed in between.
 type Conflict struct {
-	Path  string // dotted path, or the heavy key as it is
-	Heavy bool
+	Path  string `json:"path"` // dotted path, or the heavy key as it is
+	Heavy bool   `json:"heavy"`
 	// ChangedAt is the last version that touched it, something above or something
 	// below it. When that was forgotten it is the last in which it can have been.
-	ChangedAt uint64
+	ChangedAt uint64 `json:"changed_at"`
 }
 
 // ConflictError is a CAS that lost: somebody else changed the state after the
 // version that the caller expected. Nothing was changed. Take a new snapshot,
 // compute the update again and try again.
 type ConflictError struct {
-	Expected uint64 // the version given to CAS
-	Current  uint64 // the version of the store
-	Strict   bool   // the CAS demanded that Expected is the current version
+	Expected uint64 `json:"expected"` // the version given to CAS
+	Current  uint64 `json:"current"`  // the version of the store
+	Strict   bool   `json:"strict"`   // the CAS demanded that Expected is the current version
 	// Conflicts lists each touched place that changed after Expected, in the
 	// order of the operations. A strict CAS can fail without any.
-	Conflicts []Conflict
+	Conflicts []Conflict `json:"conflicts"`
 }
 
 func (e *ConflictError) Error() string {
@@ -57,8 +57,8 @@ func (e *ConflictError) Error() string {
 // FutureVersionError is a CAS that expects a version which does not exist yet.
 // It is a mistake in the program, not a race.
 type FutureVersionError struct {
-	Expected uint64 // the version given to CAS
-	Current  uint64 // the version of the store
+	Expected uint64 `json:"expected"` // the version given to CAS
+	Current  uint64 `json:"current"`  // the version of the store
 }
 
 func (e *FutureVersionError) Error() string {
