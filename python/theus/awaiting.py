@@ -1,0 +1,97 @@
+"""Waiting on an asyncio loop. Apart from the rest because importing asyncio takes its time."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any
+
+from ._core import core
+from .calls import Call
+from .errors import TaskTimeout
+
+__all__ = ["await_future", "await_settled", "await_task", "left_running", "on_thread", "within"]
+
+
+async def await_task(call: Call) -> Any:
+    """Send a call to the pool and await its result; cancelling it ends the task."""
+    prepared = call.prepare()
+    queue = call.session.loops.of_running_loop()
+    tag, ended = queue.expect()
+    task = 0
+    try:
+        task = prepared.submit(call.session.engine, queue=queue.value, tag=tag)
+        await ended
+        return call.take(task)
+    finally:
+        if task and (ended.cancelled() or not ended.done()):  # nobody waits any more
+            core().cancel(task)
+        queue.forget(tag)
+        core().release(task)
+
+
+async def await_future(future: Future[Any], call: Call) -> Any:
+    """Await a call that runs on a thread, for at most its timeout."""
+    waiting = asyncio.wrap_future(future)
+    if call.limits.timeout is None:
+        return await waiting
+    done, _ = await asyncio.wait({waiting}, timeout=call.limits.timeout)
+    if not done:
+        waiting.cancel()
+        raise left_running(call)
+    return waiting.result()
+
+
+async def await_settled(future: Future[Any]) -> None:
+    """Await the end of a future, however it ends."""
+    await asyncio.wait({asyncio.wrap_future(future)})
+
+
+async def within(coroutine: Any, call: Call) -> Any:
+    """Await an async process for at most its timeout, and cancel it then."""
+    # Not wait_for: a TimeoutError of the process itself would look like ours.
+    task = asyncio.ensure_future(coroutine)
+    try:
+        done, _ = await asyncio.wait({task}, timeout=call.limits.timeout)
+        if done:
+            return task.result()
+    finally:
+        task.cancel()
+    await asyncio.wait({task})
+    raise TaskTimeout(
+        f"{call.name} ran longer than its timeout of {call.limits.timeout} s and was cancelled"
+    )
+
+
+def left_running(call: Call) -> TaskTimeout:
+    """For a call on a thread, which cannot be ended from outside."""
+    return TaskTimeout(
+        f"{call.name} ran longer than its timeout of {call.limits.timeout} s. It runs on a thread "
+        "of this process, which cannot be ended; only waiting for it was."
+    )
+
+
+async def on_thread(block: Callable[[], Any]) -> Any:
+    """Await something that blocks, on a daemon thread of its own."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[Any] = loop.create_future()
+
+    def run() -> None:
+        try:
+            result, failure = block(), None
+        except BaseException as raised:
+            result, failure = None, raised
+        loop.call_soon_threadsafe(settle, result, failure)
+
+    def settle(result: Any, failure: BaseException | None) -> None:
+        if future.done():
+            return
+        if failure is not None:
+            future.set_exception(failure)
+        else:
+            future.set_result(result)
+
+    threading.Thread(target=run, name="theus-wait", daemon=True).start()
+    return await future

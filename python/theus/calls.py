@@ -1,0 +1,193 @@
+"""One call of a process: resolved, checked, and what becomes of its result."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from . import tasks
+from .context import Domain, Inputs, TaskContext, WorkerInfo
+from .contracts import ProcessContract, contract_of
+from .errors import ContractViolationError
+from .frozen import no_such_name
+from .functions import passes_ctx
+from .local import call_process, logger_name, run_async
+from .outputs import HEAVY, commit_of
+from .session import Session
+from .state import State
+from .updates import c_text, lookup_in, parse_path
+
+__all__ = ["Call", "Limits", "Process", "committing", "context_maker"]
+
+Process = Callable[..., Any]
+
+
+class Limits(NamedTuple):
+    """Options of a single call.
+
+    Attributes:
+        timeout: seconds that it may run; None: any.
+        retries: how often it is started again after a crash of its worker.
+    """
+
+    timeout: float | None = None
+    retries: int = 0
+
+    @classmethod
+    def of(cls, timeout: float | None, retries: int) -> Limits:
+        """Check them.
+
+        Raises:
+            ValueError: a timeout that is not positive, or negative retries.
+        """
+        if timeout is not None and not (timeout > 0 and math.isfinite(timeout)):
+            raise ValueError(f"timeout must be a positive number of seconds, not {timeout!r}")
+        if retries < 0:
+            raise ValueError(f"retries must not be negative, but is {retries}")
+        return cls(timeout, retries)
+
+    @property
+    def timeout_ms(self) -> int:
+        return 0 if self.timeout is None else max(1, math.ceil(self.timeout * 1000))
+
+
+class Call:
+    """One call of one process, resolved and checked but not begun."""
+
+    def __init__(
+        self,
+        session: Session,
+        fn: Process,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        limits: Limits,
+        *,
+        force_parallel: bool = False,
+    ) -> None:
+        self.session = session
+        self.fn = fn
+        self.args = args
+        self.kwargs = kwargs
+        self.limits = limits
+        self.contract = contract_of(fn)
+        self.name = getattr(fn, "__name__", type(fn).__name__)
+        self.parallel = force_parallel or self.contract is None or self.contract.parallel
+        self.rng_key = session.next_rng_key()
+        self.state = _checked_inputs(session, self.contract, fn, args, kwargs)
+
+    @property
+    def in_pool(self) -> bool:
+        """Whether a worker process runs it."""
+        return self.parallel and self.session.options.processes
+
+    def prepare(self) -> tasks.PreparedCall:
+        """The call in the library's terms."""
+        self.session.expect_logs()
+        return tasks.PreparedCall(
+            self.session.functions.handle(self.fn),
+            tasks.encode_call(self.args, self.kwargs),
+            keys=_heavy_keys(self.contract),
+            at=0 if self.state is None else self.state.heavy.snap,
+            timeout_ms=self.limits.timeout_ms,
+            retries=self.limits.retries,
+            rng_key=self.rng_key,
+        )
+
+    def finish(self, result: Any) -> Any:
+        """Commit what the result is to change; gives the result."""
+        self.session.committer.apply(commit_of(self.name, self.contract, result))
+        return result
+
+    def take(self, task: int) -> Any:
+        """The result of a task that has ended."""
+        return self.finish(tasks.outcome(self.session.engine, task))
+
+    def here(self, worker: int = 0) -> Any:
+        """Run it in this thread; an async process gives its coroutine."""
+        state = self.state or self.session.state()
+        make = context_maker(self.session, self.fn, state, self.rng_key, worker)
+        return call_process(self.fn, make, self.args, self.kwargs)
+
+    def here_to_the_end(self, worker: int = 0) -> Any:
+        """Run it in this thread, with a loop of its own if it is async, and commit."""
+        return self.finish(run_async(lambda: self.here(worker)))
+
+
+def context_maker(
+    session: Session,
+    fn: Process,
+    state: State,
+    rng_key: int,
+    worker: int,
+    item: int | None = None,
+) -> Callable[[Mapping[str, Any]], TaskContext]:
+    """Makes the ctx of a process that runs in this process, from the call's arguments."""
+    return lambda arguments: TaskContext(
+        input=Inputs(arguments),
+        domain=Domain(arguments, lambda: state.data.get("domain", {})),
+        heavy=state.heavy,
+        state=state,
+        log=logging.getLogger(logger_name(fn)),
+        worker=WorkerInfo(worker, os.getpid()),
+        seed=session.options.seed,
+        rng_key=rng_key,
+        item=item,
+    )
+
+
+def _heavy_keys(contract: ProcessContract | None) -> list[bytes]:
+    declared = contract.inputs if contract is not None else ()
+    return [c_text(n[len(HEAVY) :], "key") for n in declared if n.startswith(HEAVY)]
+
+
+def _checked_inputs(
+    session: Session,
+    contract: ProcessContract | None,
+    fn: Process,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+) -> State | None:
+    """The version to run on when the contract names inputs, which must all be there."""
+    if contract is None or not contract.inputs:
+        return None
+    state = session.state()
+    given = {*kwargs, *_bound(fn, args)}
+    for name in contract.inputs:
+        if name.startswith(HEAVY):
+            key = name[len(HEAVY) :]
+            if key not in state.heavy:
+                raise _missing(fn, name, state.heavy._missing(key))
+        elif name not in given and lookup_in(state.data)(parse_path(name)) is None:
+            raise _missing(fn, name, no_such_name(name, {*given, *state.data}))
+    return state
+
+
+def _missing(fn: Process, name: str, why: str) -> ContractViolationError:
+    return ContractViolationError(
+        f"process {getattr(fn, '__name__', fn)!r} declares the input {name!r}, which is neither an "
+        f"argument of this call nor in the state: {why}"
+    )
+
+
+def _bound(fn: Process, args: Sequence[Any]) -> list[str]:
+    """Names of the parameters that positional arguments fill."""
+    if not args:
+        return []
+    names = [p.name for p in inspect.signature(fn).parameters.values()]
+    return names[int(passes_ctx(fn)) :][: len(args)]
+
+
+def committing(session: Session, fn: Process) -> Callable[[Any], Any]:
+    """Commits what a result of `fn` is to change, if `fn` is a process that does so."""
+    contract = contract_of(fn)
+    name = getattr(fn, "__name__", type(fn).__name__)
+
+    def finish(result: Any) -> Any:
+        session.committer.apply(commit_of(name, contract, result))
+        return result
+
+    return finish

@@ -1,0 +1,269 @@
+"""Learning that tasks have ended, without a thread of the caller's waiting for each.
+
+::
+
+    asyncio loop ──add_reader── queue of that loop      one per loop, polled on its own thread
+    completion thread ──poll─── queue of the engine     futures of submit(), log records
+
+Two loops on one queue would take each other's events. And a descriptor is closed only after its
+loop has stopped polling it: its number may belong to something else of the user's the moment after.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import logging
+import os
+import select
+import threading
+import weakref
+from collections.abc import Callable
+from concurrent.futures import Future, InvalidStateError
+from typing import TYPE_CHECKING, Any
+
+from . import _abi as abi
+from ._core import Handle, core
+from .errors import EngineClosed, TheusError
+
+if TYPE_CHECKING:
+    import asyncio
+
+__all__ = ["CompletionThread", "LoopQueue", "LoopQueues", "TaskFuture"]
+
+_BATCH = 64
+_PATIENCE = 5.0
+_tags = itertools.count(1)
+
+
+class LoopQueue:
+    """Ends of the tasks that one asyncio loop awaits. Used on the loop's thread only."""
+
+    def __init__(self, engine: int, loop: asyncio.AbstractEventLoop) -> None:
+        handle, fd = core().queue_open(engine, logs=False)
+        self._handle = Handle(handle)
+        self._fd = fd
+        self._events = (abi.Event * _BATCH)()
+        self._waiting: dict[int, asyncio.Future[None]] = {}
+        self._loop = weakref.ref(loop)
+        self._closing = False
+        loop.add_reader(fd, self._drain)
+
+    @property
+    def value(self) -> int:
+        """The library's handle."""
+        return self._handle.value
+
+    def expect(self) -> tuple[int, asyncio.Future[None]]:
+        """A tag for a task, and what becomes done when that task has ended."""
+        loop = self._loop()
+        assert loop is not None
+        tag = next(_tags)
+        future = self._waiting[tag] = loop.create_future()
+        return tag, future
+
+    def forget(self, tag: int) -> None:
+        """Nobody waits for that task any more."""
+        self._waiting.pop(tag, None)
+        if self._closing and not self._waiting:
+            self.detach()
+
+    def close(self) -> None:
+        """Stop polling once all that is awaited has ended."""
+        self._closing = True
+        if not self._waiting:
+            self.detach()
+
+    def detach(self) -> None:
+        """Stop polling, then give the descriptor back."""
+        loop = self._loop()
+        if loop is not None and not loop.is_closed():
+            loop.remove_reader(self._fd)
+        self._handle.release()
+
+    def _drain(self) -> None:
+        taken = _BATCH
+        while taken == _BATCH:
+            taken = core().poll(self._handle.value, self._events)
+            for event in self._events[:taken]:
+                future = self._waiting.pop(event.tag, None)
+                if future is not None and not future.done():
+                    future.set_result(None)
+        if self._closing and not self._waiting:
+            self.detach()
+
+
+class LoopQueues:
+    """The queues of one engine, one for each loop that uses it."""
+
+    def __init__(self, engine: int) -> None:
+        self._engine = engine
+        self._lock = threading.Lock()
+        self._queues: weakref.WeakKeyDictionary[Any, LoopQueue] = weakref.WeakKeyDictionary()
+
+    def of_running_loop(self) -> LoopQueue:
+        """The queue of the loop that runs in this thread."""
+        import asyncio  # by now its user has imported it
+
+        loop = asyncio.get_running_loop()
+        queue = self._queues.get(loop)
+        if queue is None:
+            queue = LoopQueue(self._engine, loop)
+            with self._lock:
+                # A loop that ran to its end polls nothing any more.
+                for other in [o for o in self._queues if o.is_closed()]:
+                    self._queues.pop(other).detach()
+                self._queues[loop] = queue
+        return queue
+
+    def close(self) -> None:
+        """Let go of all queues, each on its loop's own thread."""
+        with self._lock:
+            queues = list(self._queues.items())
+            self._queues.clear()
+        for loop, queue in queues:
+            if loop.is_closed():
+                queue.detach()
+                continue
+            # A loop may close at this moment; then it polls nothing any more.
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(queue.close)
+
+
+class TaskFuture(Future[Any]):
+    """What `submit` gives. Unlike elsewhere, a task that is running can be cancelled."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._task = 0
+        self._cancel_lock = threading.Lock()
+
+    def cancel(self) -> bool:
+        """End the task, also a running one: its worker is replaced. False: it has ended."""
+        with self._cancel_lock:
+            if self.cancelled():
+                return True
+            if not super().cancel():
+                return False
+            self.set_running_or_notify_cancel()  # tells those who wait in as_completed()
+        if self._task:
+            with contextlib.suppress(TheusError):  # it has ended and was taken meanwhile
+                core().cancel(self._task)
+        return True
+
+    def ends_with(self, task: int) -> None:
+        """The task whose end resolves this future."""
+        self._task = task
+
+    def finish(self, take: Callable[[], Any]) -> None:
+        """Set what `take` gives or raises, unless the future was cancelled meanwhile."""
+        if self.done():
+            return
+        try:
+            result = take()
+        except EngineClosed:
+            self.cancel()
+        except BaseException as failure:
+            with contextlib.suppress(InvalidStateError):
+                self.set_exception(failure)
+        else:
+            with contextlib.suppress(InvalidStateError):
+                self.set_result(result)
+
+
+class CompletionThread:
+    """One daemon thread that resolves the futures of one engine and forwards log records."""
+
+    def __init__(self, engine: int) -> None:
+        self._engine = engine
+        handle, self._fd = core().queue_open(engine, logs=True)
+        self._handle = Handle(handle)
+        self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._events = (abi.Event * _BATCH)()
+        self._waiting: dict[int, tuple[TaskFuture, Callable[[int], Any]]] = {}
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="theus-completion", daemon=True)
+        self._thread.start()
+
+    @property
+    def value(self) -> int:
+        """The library's handle of the queue."""
+        return self._handle.value
+
+    def expect(self, future: TaskFuture, take: Callable[[int], Any]) -> int:
+        """A tag for a task whose end resolves `future` with ``take(task handle)``."""
+        tag = next(_tags)
+        self._waiting[tag] = future, take
+        return tag
+
+    def forget(self, tag: int) -> None:
+        """That task was not submitted after all."""
+        self._waiting.pop(tag, None)
+
+    def futures(self) -> list[TaskFuture]:
+        """Those that are not resolved yet."""
+        return [future for future, _ in list(self._waiting.values())]
+
+    def stop(self) -> None:
+        """Resolve what has ended, then end the thread. What is left is cancelled."""
+        if self._stopping:
+            return
+        self._stopping = True
+        os.eventfd_write(self._wake, 1)
+        if threading.current_thread() is not self._thread:
+            # Longer than that only a user's callback takes, which is then left to itself.
+            self._thread.join(_PATIENCE)
+        os.close(self._wake)
+        for future in self.futures():
+            future.cancel()
+        self._waiting.clear()
+        self._handle.release()
+
+    def _run(self) -> None:
+        poller = select.poll()
+        poller.register(self._fd, select.POLLIN)
+        poller.register(self._wake, select.POLLIN)
+        stopping = False
+        while not stopping:
+            poller.poll()
+            stopping = self._stopping  # read before draining: what ended before is taken
+            self._drain()
+
+    def _drain(self) -> None:
+        taken = _BATCH
+        while taken == _BATCH:
+            taken = core().poll(self._handle.value, self._events)
+            for event in self._events[:taken]:
+                if event.kind == abi.EVENT_LOG:
+                    forward_logs(self._engine)
+                    continue
+                entry = self._waiting.pop(event.tag, None)
+                if entry is not None:
+                    _resolve(event.task, *entry)
+                    # Nothing of a task may live until the next one ends.
+                    del entry
+
+
+def _resolve(task: int, future: TaskFuture, take: Callable[[int], Any]) -> None:
+    try:
+        future.finish(lambda: take(task))
+    finally:
+        core().release(task)
+
+
+def forward_logs(engine: int) -> None:
+    """Hand the records that workers sent to this process' logging."""
+    try:
+        records = json.loads(core().logs(engine))
+    except TheusError:  # closed meanwhile
+        return
+    for record in records:
+        logger = logging.getLogger(record["logger"])
+        if not logger.isEnabledFor(record["level"]):
+            continue
+        extra = {"theus_worker": record["worker"], "theus_task": record["task"]}
+        made = logger.makeRecord(
+            logger.name, record["level"], "(worker)", 0, record["message"], (), None, extra=extra
+        )
+        logger.handle(made)

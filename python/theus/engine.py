@@ -1,0 +1,293 @@
+"""The engine: what a program opens, publishes arrays in and runs processes with."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import json
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future
+from types import EllipsisType, TracebackType
+from typing import Any, TypeVar
+
+from ._core import core
+from .calls import Limits
+from .contracts import ContractViolationError
+from .dispatch import Dispatcher
+from .errors import StatelessnessError, TheusError
+from .heavy import Heavy
+from .running import Running
+from .scan import import_tree
+from .seeding import data_of
+from .session import Session
+from .settings import Settings
+from .state import State
+from .stats import stats_of
+
+__all__ = ["ContractViolationError", "EngineOptions", "StatelessnessError", "TheusEngine"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+Process = Callable[..., Any] | str
+
+
+class TheusEngine(Running):
+    """A pool of worker processes, arrays that they share, and a versioned state.
+
+    Works without arguments. It can be used as a context manager, plain or async: leaving the block
+    waits for what was submitted, or ends it when an exception leaves the block. An engine that is
+    never closed ends with the program.
+
+    Args:
+        context: seeds ``state.data``: a dict, a dataclass or an object with attributes; ``...``
+            and None mean an empty state.
+        workers: number of worker processes; default: one per CPU that this process may use
+            (THEUS_POOL_SIZE).
+        heap: limit of shared memory, bytes or e.g. ``"4GB"``; default: 80 % of what the machine
+            or control group can still give (THEUS_HEAP_SIZE, in MB).
+        strict_cas: compare-and-swap fails on any change since the expected version, not only on
+            one to the same places.
+        preload: modules that are imported once, before the workers are forked.
+        seed: root of the tasks' random streams; default: drawn from the kernel.
+        name: for messages and stats.
+
+    Raises:
+        StatelessnessError: something in `context` cannot leave this process.
+        ImportError: theus cannot run here. TheusError: a limit of the machine is in the way.
+
+    Example:
+        >>> with TheusEngine(workers=4) as engine:
+        ...     engine.heavy.put("prices", prices)
+        ...     means = list(engine.map(mean_of_column, range(8)))
+    """
+
+    def __init__(
+        self,
+        context: Any = None,
+        *,
+        workers: int | None = None,
+        heap: int | str | None = None,
+        strict_cas: bool = False,
+        preload: Iterable[str] = ("numpy",),
+        seed: int | None = None,
+        name: str | None = None,
+    ) -> None:
+        data = data_of(None if isinstance(context, EllipsisType) else context)
+        settings = Settings.of(workers=workers, heap=heap, seed=seed, preload=preload, name=name)
+        session = Session(settings, strict_cas=strict_cas)
+        self._session = session
+        self._dispatcher = Dispatcher(session)
+        self._limits = Limits()
+        if data:
+            try:
+                session.committer.commit(None, data, {})
+            except BaseException:
+                session.close()
+                raise
+
+    # -- the state -----------------------------------------------------------------------------
+
+    @property
+    def state(self) -> State:
+        """A snapshot of the current version; it never changes."""
+        return self._session.state()
+
+    @property
+    def heavy(self) -> Heavy:
+        """The shared arrays: make, publish, read and remove them."""
+        return Heavy(self._session.committer, self._session.state)
+
+    def compare_and_swap(
+        self,
+        expected_version: int,
+        data: Mapping[str, Any] | None = None,
+        heavy: Mapping[str, Any] | None = None,
+    ) -> State:
+        """Change the state, unless somebody else changed the same places in between.
+
+        Args:
+            expected_version: the version that was read, ``engine.state.version``.
+            data: values by path: ``{"domain.rate": 0.5}``. Dots separate names; dicts merge by
+                key; `theus.DELETE` removes, `theus.REPLACE` replaces a whole subtree.
+            heavy: arrays by key, literally. One from ``engine.heavy.alloc`` is published without
+                a copy; any other is copied into shared memory once.
+
+        Returns:
+            The state afterwards.
+
+        Raises:
+            ContextError: a conflict; says which paths, and its attributes do too.
+            ValueError: `expected_version` lies above the current version.
+            StatelessnessError: a value cannot leave this process.
+
+        Example:
+            >>> state = engine.compare_and_swap(engine.state.version, data={"step": 1})
+        """
+        if isinstance(expected_version, bool) or not isinstance(expected_version, int):
+            raise TypeError(
+                f"expected_version is a number, engine.state.version, not {expected_version!r}"
+            )
+        if expected_version < 0:
+            raise ValueError(f"expected_version must not be negative, but is {expected_version}")
+        self._session.require_open()
+        self._session.committer.commit(expected_version, data or {}, heavy or {})
+        return self.state
+
+    # -- processes -----------------------------------------------------------------------------
+
+    def register(self, fn: F, name: str | None = None) -> F:
+        """Make a process known by name; also usable as a decorator.
+
+        Args:
+            fn: the function.
+            name: what to call it; default: its own name.
+
+        Returns:
+            `fn` itself.
+
+        Raises:
+            TypeError: it has a parameter with the name of an option of `execute`.
+        """
+        self._dispatcher.registry.add(fn, name)
+        return fn
+
+    def scan_and_register(self, directory: str) -> list[str]:
+        """Import every Python file below a directory and register the processes in them.
+
+        Files and directories whose name begins with ``__`` are left out.
+
+        Returns:
+            The names that were registered, sorted.
+
+        Raises:
+            NotADirectoryError: there is no such directory.
+            ImportError: a file cannot be imported; says which.
+        """
+        found = import_tree(directory)
+        for fn in found:
+            self.register(fn)
+        return sorted(fn.__name__ for fn in found)
+
+    async def execute_parallel(self, process: Process, /, **inputs: Any) -> Any:
+        """`execute` in the worker pool, whatever the contract says."""
+        call = self._dispatcher.call(process, (), inputs, self._limits, force_parallel=True)
+        return await self._dispatcher.execute(call)
+
+    def options(self, *, timeout: float | None = None, retries: int = 0) -> EngineOptions:
+        """A view of this engine with options set, so that every keyword is the function's.
+
+        Example:
+            >>> engine.options(timeout=5).run(fetch, timeout="an argument of fetch")
+        """
+        return EngineOptions(self, Limits.of(timeout, retries))
+
+    # -- housekeeping --------------------------------------------------------------------------
+
+    def stats(self) -> dict[str, Any]:
+        """What the engine holds and does now.
+
+        Returns:
+            ``version``, ``workers`` (list of ``pid``, ``state``, ``tasks``, ``rss_bytes``),
+            ``memory`` (``in_use``, ``free_list``, ``limit``, in bytes), ``segments``, ``tasks``
+            (``queued``, ``running``, ``done``, ``failed``), ``collisions`` (names that were
+            registered for more than one function), ``conflicts`` (lost swaps by path).
+        """
+        self._session.require_open()
+        return stats_of(self._session, self._dispatcher.registry.collisions)
+
+    def reap(self) -> dict[str, int]:
+        """Reclaim now what would be reclaimed a little later.
+
+        Returns:
+            How many ``segments``, ``bytes``, ``handles`` and ``processes`` were given back.
+        """
+        self._session.require_open()
+        gc.collect()
+        counts: dict[str, int] = json.loads(core().reap(self._session.engine))
+        return counts
+
+    def shutdown(self, wait: bool = True, cancel_futures: bool = False) -> None:
+        """Close the engine, by default after everything that was submitted has ended.
+
+        Args:
+            wait: False: return at once; the engine closes when its tasks have ended.
+            cancel_futures: end what has not ended yet, running tasks included.
+        """
+        if cancel_futures:
+            self._session.close()
+        elif wait:
+            self._session.drain()
+            self._session.close()
+        else:
+            self._session.close_when_drained()
+
+    def close(self) -> None:
+        """Close the engine now: tasks that have not ended are cancelled. Arrays stay valid.
+
+        Once more does nothing.
+        """
+        self._session.close()
+
+    def __enter__(self) -> TheusEngine:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.shutdown(cancel_futures=kind is not None)
+
+    async def __aenter__(self) -> TheusEngine:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        from .awaiting import on_thread
+
+        await on_thread(lambda: self.shutdown(cancel_futures=kind is not None))
+
+    def __repr__(self) -> str:
+        options = self._session.options
+        with contextlib.suppress(TheusError):
+            return f"<TheusEngine {options.name!r}, version {self.state.version}>"
+        return f"<TheusEngine {options.name!r}, closed>"
+
+    def __reduce__(self) -> Any:
+        raise TypeError(
+            "an engine cannot be sent to another process. A process reads ctx.heavy and ctx.state, "
+            "and changes the state by what it returns."
+        )
+
+
+class EngineOptions(Running):
+    """An engine with options set; see `TheusEngine.options`. Everything else is the engine's."""
+
+    def __init__(self, engine: TheusEngine, limits: Limits) -> None:
+        self._engine = engine
+        self._dispatcher = engine._dispatcher
+        self._limits = limits
+
+    async def execute(self, process: Process, /, *args: Any, **inputs: Any) -> Any:
+        """As `TheusEngine.execute`, with the options of this view."""
+        call = self._dispatcher.call(process, args, inputs, self._limits)
+        return await self._dispatcher.execute(call)
+
+    def run(self, process: Process, /, *args: Any, **inputs: Any) -> Any:
+        """As `TheusEngine.run`, with the options of this view."""
+        return self._dispatcher.run(self._dispatcher.call(process, args, inputs, self._limits))
+
+    def submit(self, process: Process, /, *args: Any, **inputs: Any) -> Future[Any]:
+        """As `TheusEngine.submit`, with the options of this view."""
+        return self._dispatcher.submit(self._dispatcher.call(process, args, inputs, self._limits))
+
+    def options(self, **changes: Any) -> EngineOptions:
+        """This view with some options changed."""
+        return EngineOptions(self._engine, Limits.of(**{**self._limits._asdict(), **changes}))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._engine, name)

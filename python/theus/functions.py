@@ -1,0 +1,370 @@
+"""Functions as workers get them.
+
+A function travels once per worker, as a *record*: ``(module, qualname, code_hash, by_value,
+passes_ctx)``. A worker that can import ``module.qualname`` and finds the same code there uses that;
+any other unpickles `by_value`. A record whose module is None has `by_value` only: a function of
+``__main__``, a lambda, a notebook cell, a partial, a builtin.
+
+`FunctionCache` knows what was sent already. A function counts as changed when its code, defaults
+or closure did, or when a global that it uses was bound to something else; what happens *inside* a
+captured object is not tracked.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import inspect
+import io
+import pickle
+import sys
+import threading
+import types
+import warnings
+import weakref
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import cloudpickle  # type: ignore[import-untyped]
+
+from . import stateless
+from ._core import Handle, core
+from .contracts import contract_of
+from .errors import LargeArgumentWarning, StatelessnessWarning
+from .stateless import StrictPickler, used_globals
+
+__all__ = ["FunctionCache", "code_hash", "load_by_value", "passes_ctx", "record_of"]
+
+# An importable function travels by value as well, in case a worker has another version of its
+# module. That is worth little, so it is done only as long as it costs little.
+SPARE_COPY_LIMIT = 1 << 20
+LARGE = 1 << 20
+_MAIN_MODULES = ("__main__", "__mp_main__")
+_PLAIN = (int, float, complex, str, bytes, bool, type(None))
+
+
+def code_hash(fn: Any) -> str:
+    """A digest of what a function does: its code, constants and defaults, not its globals.
+
+    Args:
+        fn: a Python function; anything else has no code to compare and gives ``""``.
+
+    Returns:
+        sha256 in hex. Equal in any process of the same Python version for the same source.
+    """
+    if not isinstance(fn, types.FunctionType):
+        return ""
+    digest = hashlib.sha256()
+    _hash_code(digest.update, fn.__code__)
+    for value in (fn.__defaults__, fn.__kwdefaults__):
+        digest.update(_token(value))
+    return digest.hexdigest()
+
+
+def _hash_code(update: Callable[[bytes], None], code: types.CodeType) -> None:
+    shape = (code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount, code.co_flags)
+    update(repr((code.co_name, shape)).encode())
+    update(code.co_code)
+    update(repr((code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars)).encode())
+    for const in code.co_consts:
+        if isinstance(const, types.CodeType):
+            _hash_code(update, const)
+        else:
+            update(_token(const))
+
+
+def _token(value: Any) -> bytes:
+    """Bytes that are equal for equal values, in every process."""
+    if isinstance(value, frozenset):  # its order depends on the process
+        return b"frozenset" + b",".join(sorted(_token(item) for item in value))
+    if isinstance(value, tuple):
+        return b"(" + b",".join(_token(item) for item in value) + b")"
+    if isinstance(value, dict):
+        return b"{" + b",".join(_token(pair) for pair in value.items()) + b"}"
+    if value is Ellipsis or type(value) in _PLAIN:
+        return repr((type(value).__name__, value)).encode("utf-8", "backslashreplace")
+    try:
+        return pickle.dumps(value, protocol=5)
+    except Exception:
+        return stateless.type_name(value).encode()
+
+
+def passes_ctx(fn: Any) -> bool:
+    """Whether the context is a function's first argument.
+
+    It is for a function that `process` decorated, and for one whose first parameter is called
+    ``ctx`` or annotated with TaskContext.
+    """
+    first = _first_parameter(fn)
+    if first is None:
+        return False
+    if contract_of(fn) is not None or first.name == "ctx":
+        return True
+    annotation = first.annotation
+    name = annotation if isinstance(annotation, str) else getattr(annotation, "__name__", "")
+    return name.rpartition(".")[2] == "TaskContext"
+
+
+def _first_parameter(fn: Any) -> inspect.Parameter | None:
+    try:
+        parameters = iter(inspect.signature(fn).parameters.values())
+    except (TypeError, ValueError):  # builtins without a signature
+        return None
+    first = next(parameters, None)
+    positional = (
+        inspect.Parameter.POSITIONAL_ONLY,
+        inspect.Parameter.POSITIONAL_OR_KEYWORD,
+        inspect.Parameter.VAR_POSITIONAL,
+    )
+    if first is None or first.kind not in positional:
+        return None
+    if first.kind is inspect.Parameter.VAR_POSITIONAL and contract_of(fn) is None:
+        return None
+    return first
+
+
+def record_of(fn: Callable[..., Any], *, by_value_only: bool = False) -> tuple[Any, ...]:
+    """The record of a function.
+
+    Args:
+        fn: any callable.
+        by_value_only: do not let workers import it, although they could: a global that it uses
+            was changed in this process.
+
+    Raises:
+        StatelessnessError: it holds something that cannot leave this process.
+    """
+    name = getattr(fn, "__qualname__", type(fn).__qualname__)
+    ctx = passes_ctx(fn)
+    if not by_value_only and isinstance(fn, types.FunctionType) and is_importable(fn):
+        _warn_of_module_state(fn)
+        try:
+            with _module_by_value(fn):
+                spare = _dump(fn, SPARE_COPY_LIMIT)
+        except Exception:  # not picklable, or too large: importing it is the way
+            spare = None
+        return (fn.__module__, name, code_hash(fn), spare, ctx)
+    try:
+        with _module_by_value(fn) if by_value_only else contextlib.nullcontext():
+            by_value = _dump(fn, None)
+    except Exception as failure:
+        raise stateless.explain(fn, name, failure) from failure
+    return (None, name, code_hash(fn), by_value, ctx)
+
+
+def load_by_value(by_value: Any) -> Callable[..., Any]:
+    """The callable of a record's `by_value`: a pickle, or a pickle and its buffers."""
+    if isinstance(by_value, tuple):
+        stream, buffers = by_value
+        fn = pickle.loads(stream, buffers=buffers)
+    else:
+        fn = pickle.loads(by_value)
+    return fn  # type: ignore[no-any-return]
+
+
+def is_importable(fn: types.FunctionType) -> bool:
+    """Whether another process could import a function under its module and name."""
+    if fn.__module__ in _MAIN_MODULES or "<" in fn.__qualname__:
+        return False
+    module = sys.modules.get(fn.__module__ or "")
+    if module is None or getattr(module, "__spec__", None) is None:
+        return False
+    found: Any = module
+    for part in fn.__qualname__.split("."):
+        found = getattr(found, part, None)
+    return found is fn
+
+
+_registry_lock = threading.Lock()
+
+
+@contextlib.contextmanager
+def _module_by_value(fn: Callable[..., Any]) -> Iterator[None]:
+    """Within it, cloudpickle takes all that belongs to the module of `fn` by value.
+
+    A function alone would do its work with the helpers and globals that a worker imports, and the
+    copy is for when those are others.
+    """
+    module = sys.modules.get(fn.__module__)
+    with _registry_lock:
+        if module is None or module.__name__ in cloudpickle.list_registry_pickle_by_value():
+            yield
+            return
+        cloudpickle.register_pickle_by_value(module)
+        try:
+            yield
+        finally:
+            cloudpickle.unregister_pickle_by_value(module)
+
+
+class _TooLarge(Exception):
+    pass
+
+
+def _dump(fn: Callable[..., Any], limit: int | None) -> Any:
+    """A pickle of a callable; with its large buffers beside it, so that they are not copied."""
+    buffers: list[pickle.PickleBuffer] = []
+    large = 0
+
+    def beside(buffer: pickle.PickleBuffer) -> bool:
+        nonlocal large
+        try:
+            size = buffer.raw().nbytes
+        except BufferError:  # not contiguous
+            return True
+        large += size
+        if limit is not None and large > limit:
+            raise _TooLarge
+        if size < 1 << 12:
+            return True
+        buffers.append(buffer)
+        return False
+
+    file = _LimitedFile(limit)
+    StrictPickler(file, protocol=5, buffer_callback=beside).dump(fn)
+    if large >= LARGE:
+        _warn_of_large_capture(fn, large)
+    return (file.getvalue(), buffers) if buffers else file.getvalue()
+
+
+class _LimitedFile(io.BytesIO):
+    def __init__(self, limit: int | None) -> None:
+        super().__init__()
+        self._limit = limit
+
+    def write(self, data: Any) -> int:
+        if self._limit is not None and self.tell() + len(data) > self._limit:
+            raise _TooLarge
+        return super().write(data)
+
+
+def _warn_of_module_state(fn: types.FunctionType) -> None:
+    for name, value in used_globals(fn).items():
+        if stateless.bound_to_process(value) is not None:
+            warnings.warn(
+                f"{fn.__qualname__} uses {fn.__module__}.{name}, a {stateless.type_name(value)}: "
+                f"each worker imports {fn.__module__} and has one of its own, which is not the one "
+                "of this process. Make it inside the function to say that this is meant.",
+                StatelessnessWarning,
+                stacklevel=stateless.outside(),
+            )
+
+
+def _warn_of_large_capture(fn: Any, size: int) -> None:
+    warnings.warn(
+        f"{getattr(fn, '__qualname__', fn)} captures arrays of {size:,} bytes, which are copied "
+        "for the workers. engine.heavy.put(key, array) shares them without a copy; read them as "
+        "ctx.heavy[key].",
+        LargeArgumentWarning,
+        stacklevel=stateless.outside(),
+    )
+
+
+class _Defined:
+    """A function that was made known to the library, and what it looked like then."""
+
+    __slots__ = ("code", "defaults", "handle", "kwdefaults", "watched")
+
+    def __init__(self, fn: Callable[..., Any], handle: Handle) -> None:
+        self.handle = handle
+        self.code = getattr(fn, "__code__", None)
+        self.defaults = getattr(fn, "__defaults__", None)
+        self.kwdefaults = getattr(fn, "__kwdefaults__", None)
+        self.watched = _watch(fn)
+
+    def looks_the_same(self, fn: Callable[..., Any]) -> bool:
+        return self.same_code(fn) and all(_unchanged(*entry) for entry in self.watched)
+
+    def same_code(self, fn: Callable[..., Any]) -> bool:
+        return (
+            getattr(fn, "__code__", None) is self.code
+            and getattr(fn, "__defaults__", None) is self.defaults
+            and getattr(fn, "__kwdefaults__", None) == self.kwdefaults
+        )
+
+
+_ABSENT = object()
+
+
+def _watch(fn: Callable[..., Any]) -> list[tuple[Any, str, Any]]:
+    """(namespace or cell, name, value) of all that a function's meaning depends on."""
+    entries: list[tuple[Any, str, Any]] = []
+    seen: set[int] = set()
+    todo: list[Any] = [fn]
+    while todo:
+        function = todo.pop()
+        if not isinstance(function, types.FunctionType) or id(function) in seen:
+            continue
+        seen.add(id(function))
+        values: list[Any] = []
+        for cell in function.__closure__ or ():
+            value = _content(cell)
+            values.append(value)
+            entries.append((cell, "", _hold(value)))
+        for name, value in used_globals(function).items():
+            values.append(value)
+            entries.append((function.__globals__, name, _hold(value)))
+        # Helpers of the same module travel along by value, so their meaning counts as well.
+        todo += [v for v in values if getattr(v, "__module__", None) == fn.__module__]
+    return entries
+
+
+def _content(cell: Any) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:  # assigned later
+        return _ABSENT
+
+
+def _hold(value: Any) -> Any:
+    # Functions weakly: a recursive one would otherwise keep itself alive through its own entry.
+    return weakref.ref(value) if isinstance(value, types.FunctionType) else value
+
+
+def _unchanged(where: Any, name: str, before: Any) -> bool:
+    now = where.get(name, _ABSENT) if isinstance(where, dict) else _content(where)
+    if now is before:
+        return True
+    if isinstance(before, weakref.ref):
+        return now is before()
+    return type(now) in _PLAIN and type(now) is type(before) and bool(now == before)
+
+
+class FunctionCache:
+    """The functions that one engine has sent, by identity; an entry dies with its function."""
+
+    def __init__(self, engine: int) -> None:
+        self._engine = engine
+        self._lock = threading.Lock()
+        self._known: weakref.WeakKeyDictionary[Any, _Defined] = weakref.WeakKeyDictionary()
+
+    def handle(self, fn: Callable[..., Any]) -> Handle:
+        """The library's handle for a function, defined anew when it has changed.
+
+        Raises:
+            StatelessnessError: it holds something that cannot leave this process.
+        """
+        if not isinstance(fn, (types.FunctionType, types.BuiltinFunctionType, type)):
+            # A partial, a bound method, an object: whatever it holds may have changed.
+            return self._define(fn, by_value_only=False)
+        known = self._known.get(fn)
+        if known is not None and known.looks_the_same(fn):
+            return known.handle
+        # The same code that means something else now: workers must not import it, they would
+        # read the module's globals as they were.
+        changed = known is not None and known.same_code(fn)
+        handle = self._define(fn, by_value_only=changed)
+        with self._lock:
+            self._known[fn] = _Defined(fn, handle)
+        return handle
+
+    def _define(self, fn: Callable[..., Any], *, by_value_only: bool) -> Handle:
+        buffers: list[pickle.PickleBuffer] = []
+        record = record_of(fn, by_value_only=by_value_only)
+        stream = pickle.dumps(record, protocol=5, buffer_callback=buffers.append)
+        return Handle(core().define(self._engine, [stream, *buffers]))
+
+    def clear(self) -> None:
+        """Forget all, when the engine closes."""
+        with self._lock:
+            self._known = weakref.WeakKeyDictionary()

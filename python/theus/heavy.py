@@ -1,0 +1,232 @@
+"""``engine.heavy``: large arrays, to make, publish, read and remove."""
+
+from __future__ import annotations
+
+import gc
+import json
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from . import _abi as abi
+from ._core import core
+from ._status import NotFound
+from .allocation import allocate, as_shareable, dimensions, with_room
+from .arrays import ShmArray, memory_of
+from .host_arrays import ArrayHandle, array_of
+from .structures import DELETE
+from .updates import c_text
+
+if TYPE_CHECKING:
+    from .commits import Committer
+    from .state import State
+
+__all__ = ["EditedArray", "Heavy"]
+
+
+class Heavy(MutableMapping[str, Any]):
+    """The heavy arrays of an engine, always of the current version.
+
+    Args:
+        committer: commits what is published.
+        snapshot: gives the current version.
+    """
+
+    __slots__ = ("_committer", "_snapshot")
+    _committer: Committer
+    _snapshot: Callable[[], State]
+
+    def __init__(self, committer: Committer, snapshot: Callable[[], State]) -> None:
+        object.__setattr__(self, "_committer", committer)
+        object.__setattr__(self, "_snapshot", snapshot)
+
+    # -- making --------------------------------------------------------------------------------
+
+    def alloc(
+        self,
+        key: str,
+        shape: int | Sequence[int],
+        dtype: Any = np.float64,
+        *,
+        order: Literal["C", "F"] = "C",
+        zero: bool = True,
+        live: bool = False,
+    ) -> ShmArray:
+        """An array in shared memory, to be filled and then published.
+
+        Nobody else sees it before that: ``array.publish()``, or a compare-and-swap that names it.
+        When the key exists, this becomes its next version.
+
+        Args:
+            key: what it is to be called.
+            shape: an int or a tuple of ints; sizes of 0 are fine.
+            dtype: any numpy dtype of a fixed size, structured ones included.
+            order: "C", the last index varies fastest, or "F", the first one does.
+            zero: zeros are guaranteed; without it the content is whatever the memory held.
+            live: the array stays writable after it is published; workers see writes at once, and
+                snapshots promise nothing about it.
+
+        Raises:
+            HeapFull: there is no room; says what was asked, what is in use and who holds it.
+            ValueError: a negative or too large shape, an order other than "C" and "F".
+            TypeError: the dtype holds Python objects.
+
+        Example:
+            >>> prices = engine.heavy.alloc("prices", (1000, 8), np.float32)
+            >>> prices[:] = 1.0
+            >>> prices.publish()
+        """
+        if order not in ("C", "F"):
+            raise ValueError(f"order must be 'C' or 'F', not {order!r}")
+        flags = (abi.ORDER_F if order == "F" else 0) | (abi.LIVE if live else 0)
+        del zero  # fresh memory is always zero
+        return self._alloc(key, dimensions(shape), np.dtype(dtype), flags)
+
+    def put(self, key: str, obj: Any) -> ShmArray:
+        """Publish a copy of `obj` under `key`.
+
+        Args:
+            key: what it is to be called.
+            obj: an array, or what numpy can make one of. A DataFrame becomes a 2-D array when its
+                columns have one kind of number, else a structured array with its columns as
+                fields; the index is left out.
+
+        Returns:
+            The published array, read-only.
+
+        Raises:
+            TypeError: its elements would be Python objects.
+            StatelessnessError: it is something that cannot leave this process at all.
+            HeapFull: there is no room.
+        """
+        source = as_shareable(obj, f"heavy[{key!r}]")
+        fortran = source.flags.f_contiguous and not source.flags.c_contiguous
+        array = self._alloc(key, source.shape, source.dtype, abi.ORDER_F if fortran else 0)
+        np.copyto(array, source)
+        self._committer.publish(array, key)
+        return array
+
+    def edit(self, key: str, blank: bool = False) -> EditedArray:
+        """The next version of a published array, as a copy that can be written.
+
+        Use it as an array and ``publish()`` it, or as a context manager, which publishes on exit
+        and drops it when an exception leaves the block.
+
+        Args:
+            key: an array that is published.
+            blank: do not copy the present content.
+
+        Raises:
+            KeyError: nothing is published under `key`.
+            HeapFull: there is no room.
+
+        Example:
+            >>> with engine.heavy.edit("prices") as prices:
+            ...     prices[0] = 2.0
+        """
+        engine = self._committer.engine
+        flags = abi.BLANK if blank else 0
+        try:
+            buf = with_room(engine, lambda: core().edit(engine, c_text(key, "key"), flags))
+        except NotFound:
+            raise KeyError(self._snapshot().heavy._missing(key)) from None
+        array = array_of(ArrayHandle(buf, engine), key, self._publish)
+        return array.view(EditedArray)
+
+    def _alloc(self, key: str, shape: Sequence[int], dtype: np.dtype[Any], flags: int) -> ShmArray:
+        name = c_text(key, "key")
+        return allocate(self._committer.engine, name, key, shape, dtype, flags, self._publish)
+
+    def _publish(self, array: ShmArray) -> State:
+        memory = memory_of(array)
+        assert memory is not None
+        key = memory.origin.key
+        assert key is not None
+        self._committer.publish(array, key)
+        return self._snapshot()
+
+    # -- reading -------------------------------------------------------------------------------
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """The published array under `key`, or `default` when there is none."""
+        return self._snapshot().heavy.get(key, default)
+
+    def __getitem__(self, key: str) -> ShmArray:
+        array: ShmArray = self._snapshot().heavy[key]
+        return array
+
+    def __getattr__(self, name: str) -> ShmArray:
+        array: ShmArray = getattr(self._snapshot().heavy, name)
+        return array
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._snapshot().heavy
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._snapshot().heavy.keys())
+
+    def __len__(self) -> int:
+        return len(self._snapshot().heavy.keys())
+
+    # -- changing ------------------------------------------------------------------------------
+
+    def __setitem__(self, key: str, obj: Any) -> None:
+        """Publish: an array under construction as it is, anything else as by `put`."""
+        memory = memory_of(obj) if isinstance(obj, ShmArray) else None
+        if memory is not None and memory.origin.kind in ("building", "published", "live"):
+            self._committer.publish(obj, key)
+        else:
+            self.put(key, obj)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise AttributeError(
+            f"heavy.{name} cannot be set; publish an array with heavy[{name!r}] = array, or "
+            f"heavy.put({name!r}, array)."
+        )
+
+    def __delitem__(self, key: str) -> None:
+        """Remove the array from the state; views and snapshots that have it keep it.
+
+        Raises:
+            KeyError: nothing is published under `key`.
+        """
+        state = self._snapshot()
+        if key not in state.heavy:
+            raise KeyError(state.heavy._missing(key))
+        self._committer.commit(None, {}, {key: DELETE})
+
+    def cleanup(self) -> dict[str, int]:
+        """Give back at once what nobody uses any more; nothing that is published is removed.
+
+        Memory needs no cleaning up by hand: it goes with its last user.
+        """
+        gc.collect()
+        counts: dict[str, int] = json.loads(core().reap(self._committer.engine))
+        return counts
+
+    def __repr__(self) -> str:
+        return f"<engine.heavy: {', '.join(self) or 'no arrays'}>"
+
+    def __reduce__(self) -> Any:
+        raise TypeError("engine.heavy cannot be sent to another process; there, use ctx.heavy")
+
+
+class EditedArray(ShmArray):
+    """What `Heavy.edit` gives: an array that a with-block publishes."""
+
+    __slots__ = ()
+
+    def __enter__(self) -> EditedArray:
+        return self
+
+    def __exit__(self, kind: Any, *_: object) -> None:
+        if kind is None:
+            self.publish()
+            return
+        memory = memory_of(self)
+        if memory is not None:
+            memory.origin.publish = None
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.view(ShmArray)[index]

@@ -1,0 +1,143 @@
+"""Arrays of the library as numpy sees them in the host.
+
+A buf of the library is owned by an `ArrayHandle`, which is what an array's `Memory` keeps: the buf
+is released when the last thing derived from the array has died.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from . import _abi as abi
+from ._core import Handle, core
+from .arrays import Origin, ShmArray, memory_of, over_memory
+from .dtypes import dtype_of
+from .errors import SegmentGone
+
+__all__ = ["ArrayHandle", "ResultArrays", "array_of", "whole_handle"]
+
+
+class ArrayHandle(Handle):
+    """Owns a buf, and knows what the whole array over it looks like."""
+
+    __slots__ = ("address", "descr", "engine", "shape", "strides")
+
+    def __init__(self, value: int, engine: int) -> None:
+        super().__init__(value)
+        self.engine = engine
+        self.address = 0
+        self.descr = ""
+        self.shape: tuple[int, ...] = ()
+        self.strides: tuple[int, ...] = ()
+
+
+def array_of(
+    handle: ArrayHandle,
+    key: str | None,
+    publish: Callable[[ShmArray], Any] | None = None,
+) -> ShmArray:
+    """The array over a buf.
+
+    Args:
+        handle: owns the buf.
+        key: the name it is known by.
+        publish: called by ``array.publish()`` while it is under construction.
+    """
+    view = core().view(handle.value)
+    handle.address = view.data or 0
+    handle.descr = view.descr.decode()
+    handle.shape = tuple(view.shape[: view.ndim])
+    handle.strides = tuple(view.strides[: view.ndim])
+    live = bool(view.flags & abi.VIEW_LIVE)
+    building = bool(view.flags & abi.VIEW_WRITABLE) and not view.flags & abi.VIEW_PUBLISHED
+    origin = Origin(
+        key=key,
+        segment=view.segment,
+        version=view.version,
+        address=handle.address,
+        nbytes=view.nbytes,
+        kind="building" if building else "live" if live else "published",
+        publish=publish if building else None,
+    )
+    return over_memory(
+        handle.address,
+        dtype_of(handle.descr),
+        handle.shape,
+        handle.strides,
+        writable=bool(view.flags & abi.VIEW_WRITABLE),
+        origin=origin,
+        keep=handle,
+    )
+
+
+def handle_under(array: Any) -> ArrayHandle | None:
+    """The handle of the buf under an array or a view of one, None for other memory."""
+    memory = memory_of(array)
+    keep = memory.keep if memory is not None else None
+    return keep if isinstance(keep, ArrayHandle) else None
+
+
+def whole_handle(array: Any, engine: int) -> ArrayHandle | None:
+    """The handle under an array that is exactly one buf of `engine`; None for a part of one."""
+    handle = handle_under(array)
+    if handle is None or handle.engine != engine or not isinstance(array, np.ndarray):
+        return None
+    same = (
+        array.ctypes.data == handle.address
+        and array.shape == handle.shape
+        and array.strides == handle.strides
+        and array.dtype == dtype_of(handle.descr)
+    )
+    return handle if same else None
+
+
+class ResultArrays:
+    """Resolves the references in one task's result; the arrays came along with it."""
+
+    def __init__(self, engine: int, task: int, count: int) -> None:
+        self._engine = engine
+        self._task = task
+        self._count = count
+        self._roots: dict[int, tuple[ArrayHandle, Origin]] | None = None
+
+    def resolve(
+        self,
+        segment: int,
+        offset: int,
+        descr: str,
+        shape: tuple[int, ...],
+        strides: tuple[int, ...],
+        key: str | None,
+        version: int,
+    ) -> ShmArray:
+        found = self._by_segment().get(segment)
+        if found is None:
+            raise SegmentGone(
+                f"a result refers to segment {segment} ({key or 'without a key'}), which did not "
+                "come with it",
+                segment=segment,
+                key=key,
+            )
+        handle, root = found
+        return over_memory(
+            root.address + offset,
+            dtype_of(descr),
+            shape,
+            strides,
+            writable=False,
+            origin=root,
+            keep=handle,
+        )
+
+    def _by_segment(self) -> dict[int, tuple[ArrayHandle, Origin]]:
+        if self._roots is None:
+            self._roots = {}
+            for index in range(self._count):
+                handle = ArrayHandle(core().result_buf(self._task, index), self._engine)
+                memory = memory_of(array_of(handle, None))
+                assert memory is not None
+                self._roots[memory.origin.segment] = handle, memory.origin
+        return self._roots

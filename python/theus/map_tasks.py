@@ -1,0 +1,148 @@
+"""Batches of a map as tasks: in the pool, or on threads of this process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any
+
+from . import tasks
+from ._core import core
+from .calls import Limits, committing, context_maker
+from .dispatch import wait_for_task, wait_quietly
+from .errors import TheusError
+from .local import call_process, run_async
+from .session import Session
+
+__all__ = ["LocalBatches", "PoolBatches"]
+
+Item = tuple[Any, ...]
+
+
+class PoolBatches:
+    """Sends the batches of one map to worker processes."""
+
+    def __init__(self, session: Session, fn: Callable[..., Any], limits: Limits) -> None:
+        self._session = session
+        self._limits = limits
+        self._rng_key = session.next_rng_key()
+        self._function = session.functions.handle(fn)
+        self._commit = committing(session, fn)
+
+    def submit(self, first: int, items: list[Item], awaited: bool) -> _PoolBatch:
+        """Send a batch whose first item has the index `first`."""
+        session = self._session
+        session.require_open()
+        session.expect_logs()
+        prepared = tasks.PreparedCall(
+            self._function,
+            tasks.encode_batch(first, items),
+            timeout_ms=self._limits.timeout_ms,
+            retries=self._limits.retries,
+            rng_key=self._rng_key,
+        )
+        return _PoolBatch(session, prepared, self._commit, awaited)
+
+
+class _PoolBatch:
+    def __init__(
+        self,
+        session: Session,
+        prepared: tasks.PreparedCall,
+        commit: Callable[[Any], Any],
+        awaited: bool,
+    ) -> None:
+        self._engine = session.engine
+        self._commit = commit
+        self._queue = session.loops.of_running_loop() if awaited else None
+        self._task = 0
+        if self._queue is None:
+            self._task = prepared.submit(self._engine)
+            return
+        self._tag, self._ended = self._queue.expect()
+        try:
+            self._task = prepared.submit(self._engine, queue=self._queue.value, tag=self._tag)
+        except BaseException:
+            self._queue.forget(self._tag)
+            raise
+
+    def wait(self) -> None:
+        wait_for_task(self._task)
+
+    async def ended(self) -> None:
+        await self._ended
+
+    def take(self) -> tuple[list[Any], BaseException | None]:
+        try:
+            kind, values, failure = tasks.outcome(self._engine, self._task)
+        finally:
+            self._release()
+        if kind != "batch":
+            raise TheusError(f"a worker answered a batch with {kind!r}; please report it")
+        for value in values:
+            self._commit(value)
+        return values, None if failure is None else tasks.remote_exception(failure)
+
+    def cancel(self) -> None:
+        core().cancel(self._task)
+        self._release()
+
+    def _release(self) -> None:
+        if self._queue is not None:
+            self._queue.forget(self._tag)
+        core().release(self._task)
+
+
+class LocalBatches:
+    """Runs the batches of one map on threads of this process."""
+
+    def __init__(self, session: Session, fn: Callable[..., Any], limits: Limits) -> None:
+        self._session = session
+        self._fn = fn
+        self._limits = limits
+        self._rng_key = session.next_rng_key()
+        self._commit = committing(session, fn)
+
+    def submit(self, first: int, items: list[Item], awaited: bool) -> _LocalBatch:
+        """Run a batch whose first item has the index `first`."""
+        session = self._session
+        session.require_open()
+        threads = session.worker_threads or session.host_threads
+        return _LocalBatch(threads.submit(lambda worker: self._run(first, items, worker)))
+
+    def _run(
+        self, first: int, items: list[Item], worker: int
+    ) -> tuple[list[Any], BaseException | None]:
+        values: list[Any] = []
+        for index, args in enumerate(items, first):
+            try:
+                value = self._call(index, args, worker)
+            except BaseException as failure:  # as in a worker
+                return values, failure
+            values.append(value)
+        return values, None
+
+    def _call(self, index: int, args: Item, worker: int) -> Any:
+        state = self._session.state()
+        make = context_maker(self._session, self._fn, state, self._rng_key, worker, index)
+        return self._commit(run_async(lambda: call_process(self._fn, make, args, {})))
+
+
+class _LocalBatch:
+    def __init__(self, future: Future[Any]) -> None:
+        self._future = future
+
+    def wait(self) -> None:
+        wait_quietly(self._future, None)
+
+    async def ended(self) -> None:
+        from .awaiting import await_settled
+
+        await await_settled(self._future)
+
+    def take(self) -> tuple[list[Any], BaseException | None]:
+        result: tuple[list[Any], BaseException | None] = self._future.result()
+        return result
+
+    def cancel(self) -> None:
+        self._future.cancel()

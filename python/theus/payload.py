@@ -1,0 +1,194 @@
+"""Python values as the spans of bytes that travel between processes.
+
+Span 0 is a pickle, protocol 5; the others are its out-of-band buffers, so that a large array is
+copied once, straight into the shared segment that carries it. Arrays that lie in shared memory
+already are referred to and not copied at all.
+"""
+
+from __future__ import annotations
+
+import copyreg
+import ctypes
+import io
+import pickle
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .arrays import Origin, Resolver, ShmArray, collecting, resolving
+
+__all__ = ["Encoded", "Failure", "Span", "decode", "encode"]
+
+Span = bytes | bytearray | memoryview
+
+_PROTOCOL = 5
+
+# A span costs more than copying a small buffer into the stream.
+_WORTH_A_SPAN = 1 << 12
+# The wire takes 4,096 spans in a value; the rest of a very long list goes into the stream.
+_MOST_SPANS = 4000
+
+# Under these names a pickle means "the same module over there", which is another program.
+_MAIN_MODULES = (b"__main__", b"__mp_main__")
+
+
+class Encoded(NamedTuple):
+    """A value ready to be sent.
+
+    Attributes:
+        spans: the pickle, then its buffers, which are views of the value's own memory.
+        arrays: the shared arrays that the pickle refers to, in the order of their first mention;
+            they must stay alive until the receiver has resolved them.
+    """
+
+    spans: list[Span]
+    arrays: list[ShmArray]
+
+
+class Failure(NamedTuple):
+    """How one item of a batch failed.
+
+    Attributes:
+        type: the exception's type, with its module unless it is a builtin.
+        message: its text.
+        traceback: the formatted traceback.
+        exception: a pickle of the exception, or None when it cannot be pickled and loaded again.
+    """
+
+    type: str
+    message: str
+    traceback: str
+    exception: bytes | None
+
+
+def encode(value: Any, *, refers: Callable[[Origin], bool] | None = None) -> Encoded:
+    """Pickle a value for another process.
+
+    The C pickler is tried first. What it cannot take (functions, lambdas), or what would mean
+    something else over there (classes of ``__main__``), is pickled by cloudpickle.
+
+    Args:
+        value: anything that can be pickled.
+        refers: which shared memory may be referred to; see `theus.arrays.collecting`.
+
+    Raises:
+        Exception: whatever the pickler raised; it is not wrapped, so that the caller can explain.
+    """
+    encoded: Encoded | None
+    try:
+        encoded, locked = _encode(value, refers, _plain_dumps)
+        if locked:
+            encoded, _ = _encode(value, refers, _unlocking_dumps)
+    except (MemoryError, RecursionError):
+        raise
+    except Exception:
+        encoded = None
+    if encoded is None or any(name in encoded.spans[0] for name in _MAIN_MODULES):
+        # Outside of the handler: the pickler that knows more says what the obstacle is.
+        encoded, _ = _encode(value, refers, _cloud_dumps)
+    return encoded
+
+
+def decode(spans: Sequence[Span], resolver: Resolver | None = None) -> Any:
+    """The value again.
+
+    Args:
+        spans: as `encode` made them. Arrays lie over spans 1 and up without a copy where those
+            are writable; where they are read-only they are copied, for arrays from a pickle can
+            always be written to.
+        resolver: finds shared arrays that the pickle refers to; None: the one in force.
+
+    Raises:
+        Exception: whatever the unpickler raised.
+    """
+    buffers = [_writable(span) for span in spans[1:]]
+    if resolver is None:
+        return pickle.loads(spans[0], buffers=buffers)
+    with resolving(resolver):
+        return pickle.loads(spans[0], buffers=buffers)
+
+
+class _Buffers:
+    """Decides which buffers travel beside the pickle, and keeps those."""
+
+    __slots__ = ("locked", "spans")
+
+    def __init__(self) -> None:
+        self.spans: list[Span] = []
+        self.locked = False  # one of them is read-only, and would be over there
+
+    def __call__(self, buffer: pickle.PickleBuffer) -> bool:
+        """Called by the pickler; True: copy it into the stream."""
+        span = buffer.raw()  # contiguous: picklers refuse others, and numpy copies them first
+        if span.readonly:
+            self.locked = True
+        elif span.nbytes < _WORTH_A_SPAN:
+            return True
+        if len(self.spans) >= _MOST_SPANS:
+            return True
+        self.spans.append(span)
+        return False
+
+
+def _encode(
+    value: Any,
+    refers: Callable[[Origin], bool] | None,
+    dumps: Callable[[Any, _Buffers], bytes],
+) -> tuple[Encoded, bool]:
+    buffers = _Buffers()
+    with collecting(refers) as arrays:
+        stream = dumps(value, buffers)
+    return Encoded([stream, *buffers.spans], arrays), buffers.locked
+
+
+def _plain_dumps(value: Any, buffers: _Buffers) -> bytes:
+    return pickle.dumps(value, _PROTOCOL, buffer_callback=buffers)
+
+
+def _unlocking_dumps(value: Any, buffers: _Buffers) -> bytes:
+    """The same, with read-only arrays made to arrive writable."""
+    stream = io.BytesIO()
+    pickler = pickle.Pickler(stream, _PROTOCOL, buffer_callback=buffers)
+    pickler.dispatch_table = {**copyreg.dispatch_table, np.ndarray: _reduce_array}
+    pickler.dump(value)
+    return stream.getvalue()
+
+
+def _cloud_dumps(value: Any, buffers: _Buffers) -> bytes:
+    # Not imported with the module: who sends only plain values never needs it.
+    import cloudpickle  # type: ignore[import-untyped]
+
+    stream = io.BytesIO()
+    pickler = cloudpickle.Pickler(stream, _PROTOCOL, buffer_callback=buffers)
+    pickler.dispatch_table = pickler.dispatch_table.new_child({np.ndarray: _reduce_array})
+    pickler.dump(value)
+    return stream.getvalue()
+
+
+def _reduce_array(array: np.ndarray[Any, Any]) -> Any:
+    """Pickle an array so that the receiver may write to it, even when it is read-only here."""
+    reduced: Any = array.__reduce_ex__(_PROTOCOL)
+    if array.flags.writeable:
+        return reduced
+    function, arguments, *rest = reduced
+    # Without a buffer the elements are copied into the stream, and are writable after that.
+    aliased = (_alias(a, array) if isinstance(a, pickle.PickleBuffer) else a for a in arguments)
+    return (function, tuple(aliased), *rest)
+
+
+def _alias(buffer: pickle.PickleBuffer, owner: Any) -> pickle.PickleBuffer:
+    """The same memory as a buffer that is not marked read-only: the mark would travel with it."""
+    raw = buffer.raw()
+    address = owner.__array_interface__["data"][0]
+    # Only read from. `owner` is a contiguous array, so it begins at its address.
+    alias = (ctypes.c_char * raw.nbytes).from_address(address)
+    alias.owner = owner  # type: ignore[attr-defined]  # keeps the memory alive
+    return pickle.PickleBuffer(alias)
+
+
+def _writable(span: Span) -> Span:
+    if isinstance(span, bytearray):
+        return span
+    view = memoryview(span)
+    return bytearray(view) if view.readonly else view

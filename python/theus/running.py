@@ -1,0 +1,146 @@
+"""The ways to run a process: awaited, blocking, as a future, over many items."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future
+from typing import Any, Literal
+
+from .batches import MapResults
+from .calls import Limits
+from .dispatch import Dispatcher
+from .names import refuse_shadowed_options
+
+__all__ = ["Running"]
+
+Process = Callable[..., Any] | str
+
+
+class Running:
+    """The ways to run a process, for the engine and for a view of it with other options."""
+
+    _dispatcher: Dispatcher
+    _limits: Limits
+
+    def _limited(self, process: Process, timeout: float | None, retries: int) -> Limits:
+        """The options of a call; a process that has parameters of those names is refused."""
+        if timeout is None and not retries:
+            return self._limits
+        fn = self._dispatcher.function(process)
+        refuse_shadowed_options(fn, getattr(fn, "__name__", "?"))
+        return Limits.of(timeout, retries)
+
+    async def execute(
+        self,
+        process: Process,
+        /,
+        *args: Any,
+        timeout: float | None = None,
+        retries: int = 0,
+        **inputs: Any,
+    ) -> Any:
+        """Run a process and wait for its result without blocking the event loop.
+
+        Parallel processes, and functions that no decorator marked, run in the worker pool; other
+        processes run in this process: async ones on the loop, plain ones on a thread.
+
+        Args:
+            process: a function, or the name of a registered or decorated one.
+            *args: positional arguments after the context.
+            timeout: seconds that it may run, not counting the time in the queue. Its worker is
+                ended then, and only that.
+            retries: how often to start again when its worker crashes.
+            **inputs: keyword arguments, also found in ``ctx.input``.
+
+        Returns:
+            What the process returned.
+
+        Raises:
+            UnknownProcess: no process has that name.
+            StatelessnessError: an argument cannot leave this process; nothing was sent.
+            WorkerCrashed: the worker died. TaskTimeout: it ran too long.
+            Exception: what the process raised, with the remote traceback as its cause.
+
+        Example:
+            >>> total = await engine.execute(total_of, column=3, timeout=10)
+        """
+        limits = self._limited(process, timeout, retries)
+        return await self._dispatcher.execute(self._dispatcher.call(process, args, inputs, limits))
+
+    def run(
+        self,
+        process: Process,
+        /,
+        *args: Any,
+        timeout: float | None = None,
+        retries: int = 0,
+        **inputs: Any,
+    ) -> Any:
+        """Run a process and wait for its result in this thread; the same as `execute` otherwise.
+
+        Works without asyncio and also under a running loop, as in a notebook. Ctrl-C ends the
+        task.
+        """
+        limits = self._limited(process, timeout, retries)
+        return self._dispatcher.run(self._dispatcher.call(process, args, inputs, limits))
+
+    def submit(
+        self,
+        process: Process,
+        /,
+        *args: Any,
+        timeout: float | None = None,
+        retries: int = 0,
+        **inputs: Any,
+    ) -> Future[Any]:
+        """Start a process and return a `concurrent.futures.Future`.
+
+        ``future.cancel()`` also ends a task that is running. The arguments are those of `execute`.
+
+        Example:
+            >>> engine.submit(pow, 2, 3).result()
+            8
+        """
+        limits = self._limited(process, timeout, retries)
+        return self._dispatcher.submit(self._dispatcher.call(process, args, inputs, limits))
+
+    def map(
+        self,
+        process: Process,
+        /,
+        *iterables: Iterable[Any],
+        chunksize: int | Literal["auto"] = "auto",
+        progress: bool = False,
+    ) -> MapResults:
+        """Call a process for each item, in parallel; results come in order, as they are asked for.
+
+        Nothing runs before the first result is asked for, and never more than a few batches ahead,
+        so endless inputs and results larger than memory are fine. The first exception is raised
+        in its place, and the rest is cancelled.
+
+        Args:
+            process: a function or a name; called with one item of each iterable.
+            *iterables: as for the builtin map: it ends with the shortest.
+            chunksize: items per task; "auto" finds a size that takes about 50 ms. It never
+                changes a result: random numbers belong to the item.
+            progress: show a progress bar (tqdm's, where it is installed).
+
+        Returns:
+            An iterator, and an asynchronous one for ``async for``.
+
+        Example:
+            >>> squares = list(engine.map(square, range(1000)))
+        """
+        if not iterables:
+            raise TypeError("map() needs at least one iterable")
+        dispatcher = self._dispatcher
+        fn = dispatcher.function(process)
+        session = dispatcher.session
+        return MapResults(
+            dispatcher.batches(fn, self._limits),
+            iterables,
+            chunksize=chunksize,
+            workers=session.worker_count(),
+            progress=progress,
+            name=getattr(fn, "__name__", "map"),
+        )

@@ -1,0 +1,23 @@
+"""What runs in worker processes.
+
+::
+
+    zygote.py     is started by the host, imports what workers need, forks them, reports their ends
+      process.py  what a process sheds when it becomes a zygote or a worker
+      preload.py  the modules that are imported before the fork
+    main.py       a worker: takes a task, runs it, answers; until the host is gone
+      link.py     its connection to the host: frames in both directions, one lock
+      segments.py the shared memory that it has mapped
+      tasks.py    one task: decode, call, encode
+        functions.py  which function is meant
+        heavy.py      ctx.heavy
+        failures.py   what went wrong, in a form that can travel
+    frames.py     frames on a socket; wire.py what is in them (docs/internals.md)
+
+Nothing here loads the Go library: workers talk to the host over an inherited socket and map
+shared memory themselves.
+
+A worker runs one task at a time. It reads frames between tasks and whenever user code asks the
+host for something, and then handles every kind of frame, so that neither side ever waits for
+something that lies behind what it does not read.
+"""

@@ -1,0 +1,212 @@
+"""Frames on a stream socket, with the descriptors that ride on them (docs/internals.md).
+
+This file imports nothing but the standard library: the zygote loads it before it knows where the
+theus package and its dependencies are.
+"""
+
+from __future__ import annotations
+
+import array
+import collections
+import os
+import socket
+import struct
+from collections.abc import Sequence
+
+PROTOCOL = 1
+
+CONFIG = 1
+ZYGOTE_READY = 2
+SPAWN = 3
+SPAWNED = 4
+SPAWN_FAILED = 5
+EXITED = 6
+READY = 16
+FUNCTION = 17
+TASK = 18
+FETCH = 19
+FETCHED = 20
+ALLOC = 21
+GRANTED = 22
+RESULT = 23
+FAILED = 24
+LOG = 25
+RETIRE = 26
+RETIRED = 27
+EXIT = 28
+CANCEL = 29
+CANCELLED = 30
+FORGET = 31
+
+# A frame's value is inline up to this size; larger ones go into a segment.
+INLINE_LIMIT = 60_000
+
+_HEADER = struct.Struct("<IHHQ")
+_CHUNK = 1 << 16
+_LARGEST = 16 << 20  # CONFIG
+_MAX_DESCRIPTORS = 16
+_ANCILLARY = socket.CMSG_SPACE(_MAX_DESCRIPTORS * 4)
+
+
+class ChannelClosed(Exception):
+    """The other side is gone."""
+
+
+class ProtocolError(Exception):
+    """The other side broke the protocol: a bug, or mixed versions of theus."""
+
+
+class Frame:
+    """One message.
+
+    Attributes:
+        kind: its type, one of the numbers above.
+        id: worker, task, request, function or segment, by type.
+        payload: its fields; memory of its own, so arrays may lie over it.
+        fds: its descriptors, the receiver's to close; None where one was lost on the way, because
+            the receiver had no room in its table.
+    """
+
+    __slots__ = ("fds", "id", "kind", "payload")
+
+    def __init__(self, kind: int, ident: int, payload: bytearray, fds: list[int | None]) -> None:
+        self.kind = kind
+        self.id = ident
+        self.payload = payload
+        self.fds = fds
+
+    def take_fd(self) -> int | None:
+        """The next descriptor, from now on the caller's; None: it was lost, or there is none."""
+        return self.fds.pop(0) if self.fds else None
+
+    def close(self) -> None:
+        """Close the descriptors that nobody took."""
+        while self.fds:
+            fd = self.fds.pop()
+            if fd is not None:
+                os.close(fd)
+
+    def __enter__(self) -> Frame:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class Channel:
+    """One end of a stream socket that carries frames. Not safe for threads by itself."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._socket = connection
+        self._incoming = bytearray()
+        self._offset = 0  # of incoming[0] in the whole stream
+        self._arrivals: collections.deque[_Arrival] = collections.deque()
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def close(self) -> None:
+        self._socket.close()
+        while self._arrivals:
+            self._arrivals.popleft().close()
+
+    def send(self, kind: int, ident: int, payload: bytes = b"", fds: Sequence[int] = ()) -> None:
+        """Send a frame; waits while the socket is full, which the host never lets it be for long.
+
+        Raises:
+            ChannelClosed: the other side is gone.
+        """
+        data = _HEADER.pack(len(payload), kind, len(fds), ident) + payload
+        try:
+            if fds:
+                rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))]
+                sent = self._socket.sendmsg([data], rights, socket.MSG_NOSIGNAL)
+                data = data[sent:]
+            self._socket.sendall(data, socket.MSG_NOSIGNAL)
+        except (BrokenPipeError, ConnectionError) as error:
+            raise ChannelClosed from error
+
+    def receive(self, *, wait: bool = True) -> Frame | None:
+        """The next frame; None when there is none and `wait` is false.
+
+        Raises:
+            ChannelClosed: the other side is gone, and all that it sent was received.
+            ProtocolError: what came is no frame.
+        """
+        while True:
+            frame = self._next()
+            if frame is not None or not self._read(wait):
+                return frame
+
+    def _next(self) -> Frame | None:
+        """Take a whole frame off what was read."""
+        incoming = self._incoming
+        if len(incoming) < _HEADER.size:
+            return None
+        length, kind, nfds, ident = _HEADER.unpack_from(incoming)
+        if length > _LARGEST:
+            raise ProtocolError(f"a frame of type {kind} announces {length} bytes")
+        end = _HEADER.size + length
+        if len(incoming) < end:
+            return None
+        payload = incoming[_HEADER.size : end]
+        fds = self._take(nfds, kind) if nfds else []
+        del incoming[:end]
+        self._offset += end
+        while self._arrivals and self._arrivals[0].end <= self._offset:
+            self._arrivals.popleft().close()
+        return Frame(kind, ident, payload, fds)
+
+    def _take(self, count: int, kind: int) -> list[int | None]:
+        """The descriptors of the frame that stands at the head of what was read."""
+        # They came with the frame's first byte: not by an earlier read, and by no later one.
+        arrival = self._arrivals[0] if self._arrivals else None
+        if arrival is None or (len(arrival.fds) < count and not arrival.lost):
+            raise ProtocolError(f"a frame of type {kind} came without its descriptors")
+        fds: list[int | None] = [arrival.fds.pop(0) for _ in range(min(count, len(arrival.fds)))]
+        return fds + [None] * (count - len(fds))
+
+    def _read(self, wait: bool) -> bool:
+        """Read once. False: nothing was there."""
+        flags = socket.MSG_CMSG_CLOEXEC | (0 if wait else socket.MSG_DONTWAIT)
+        try:
+            data, ancillary, returned, _ = self._socket.recvmsg(_CHUNK, _ANCILLARY, flags)
+        except BlockingIOError:
+            return False
+        except ConnectionError as error:
+            raise ChannelClosed from error
+        if not data:
+            raise ChannelClosed
+        self._incoming += data
+        lost = bool(returned & socket.MSG_CTRUNC)
+        if ancillary or lost:
+            end = self._offset + len(self._incoming)
+            self._arrivals.append(_Arrival(end, _descriptors(ancillary), lost))
+        return True
+
+
+class _Arrival:
+    """Descriptors that one read brought.
+
+    The kernel ends a read behind the bytes that carry descriptors, so they all belong to one
+    frame, which begins before `end`.
+    """
+
+    __slots__ = ("end", "fds", "lost")
+
+    def __init__(self, end: int, fds: list[int], lost: bool) -> None:
+        self.end = end
+        self.fds = fds
+        self.lost = lost
+
+    def close(self) -> None:
+        while self.fds:
+            os.close(self.fds.pop())
+
+
+def _descriptors(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
+    fds = array.array("i")
+    for level, kind, content in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            fds.frombytes(content[: len(content) - len(content) % fds.itemsize])
+    return fds.tolist()

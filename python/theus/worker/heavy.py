@@ -1,0 +1,375 @@
+"""ctx.heavy in a worker: arrays of the task's version, in place, and new ones for its result."""
+
+from __future__ import annotations
+
+import json
+import math
+import operator
+import os
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import numpy as np
+
+from .. import arrays
+from ..arrays import Origin, ShmArray, bytes_over, over_memory
+from ..context import HeavyView
+from ..dtypes import descr_of, dtype_of
+from ..errors import HeapFull, TheusError
+from ..mapping import Mapping
+from . import wire
+from .link import HEAVY, NO_DESCRIPTORS, Link, take_array
+from .wire import Reader, WireArray
+
+_HERE = 0
+_ABSENT = 1
+_UNPUBLISHED = 2
+
+
+class TaskHeavy(HeavyView):
+    """What one task reads and allocates. It also resolves the references in the task's input.
+
+    Args:
+        link: the worker's connection.
+        task: the task's number.
+        sent: arrays that came with it.
+    """
+
+    __slots__ = (
+        "_absent",
+        "_described",
+        "_found",
+        "_keys",
+        "_link",
+        "_task",
+        "outputs",
+        "segments_used",
+    )
+
+    def __init__(self, link: Link, task: int, sent: Sequence[WireArray]) -> None:
+        self._link = link
+        self._task = task
+        self._described = {array.key: array for array in sent if array.key}
+        self._found: dict[str, ShmArray] = {}
+        # The version does not change, so what is not there stays so: the most alike keys, or None
+        # for a key that is allocated but not published.
+        self._absent: dict[str, list[str] | None] = {}
+        self._keys: list[str] | None = None
+        # By segment. What the task was given stays alive in the host until its result is there,
+        # so the result may refer to it.
+        self.segments_used: dict[int, WireArray] = {array.segment: array for array in sent}
+        self.outputs: dict[int, Output] = {}
+
+    @property
+    def keys_read(self) -> list[str]:
+        """The keys that user code has looked at, for messages."""
+        return list(self._found)
+
+    # ---- reading
+
+    def _find(self, key: str) -> ShmArray | None:
+        found = self._found.get(key)
+        if found is None and key not in self._absent:
+            described = self._described.get(key) or self._ask(key)
+            if described is None:
+                return None
+            found = self._found[key] = self._view(described)
+        return found
+
+    def _ask(self, key: str) -> WireArray | None:
+        with self._link.fetch(self._task, HEAVY, key) as answer:
+            fields = Reader(answer.payload)
+            status = fields.u8()
+            if status == _HERE:
+                described = take_array(fields, answer, self._link.segments)
+                self._described[key] = self.segments_used[described.segment] = described
+                return described
+            if status in (_ABSENT, _UNPUBLISHED):
+                names = json.loads(fields.text() or "[]") if status == _ABSENT else None
+                self._absent[key] = names
+                return None
+            raise TheusError(f"heavy[{key!r}] cannot be read: {fields.text()}")
+
+    def _is_unpublished(self, key: str) -> bool:
+        return self._absent.get(key, []) is None
+
+    def _alike(self, key: str) -> Sequence[str]:
+        return self._absent.get(key) or ()
+
+    def keys(self) -> Sequence[str]:
+        """The keys of this version."""
+        if self._keys is not None:
+            return self._keys
+        # No array has the empty key, so the answer is the list of those that there are.
+        with self._link.fetch(self._task, HEAVY, "") as answer:
+            fields = Reader(answer.payload)
+            if fields.u8() == _ABSENT:
+                self._keys = sorted(json.loads(fields.text() or "[]"))
+                return self._keys
+            raise TheusError(f"the keys of ctx.heavy cannot be read: {fields.text()}")
+
+    def _view(self, described: WireArray) -> ShmArray:
+        mapping = self._mapping(described.segment, described.key)
+        live = bool(described.flags & wire.ARRAY_LIVE)
+        dtype = dtype_of(described.descr)
+        _require_inside(described.offset, dtype, described.shape, described.strides, mapping)
+        origin = Origin(
+            key=described.key or None,
+            segment=described.segment,
+            version=described.version,
+            address=mapping.address,
+            nbytes=math.prod(described.shape) * dtype.itemsize,
+            kind="live" if live else "published",
+        )
+        return over_memory(
+            mapping.address + described.offset,
+            dtype,
+            described.shape,
+            described.strides,
+            writable=live and mapping.writable,
+            origin=origin,
+            keep=mapping,
+        )
+
+    def _mapping(self, segment: int, key: str) -> Mapping:
+        found = self._link.segments.find(segment)
+        return found or self._link.fetch_shared(self._task, segment, f"heavy[{key!r}]")
+
+    def resolve(
+        self,
+        segment: int,
+        offset: int,
+        descr: str,
+        shape: tuple[int, ...],
+        strides: tuple[int, ...],
+        key: str | None,
+        version: int,
+    ) -> ShmArray:
+        """The array that a pickled reference means; see `theus.references.Resolver`."""
+        sent = self.segments_used.get(segment)
+        mapping = self._mapping(segment, key or "")
+        if sent is None:  # described as what is certain: so many bytes
+            sent = WireArray(
+                segment, mapping.size, 0, 0, False, 0, "|u1", key or "", (mapping.size,), (1,)
+            )
+            self.segments_used[segment] = sent
+        return self._view(
+            sent._replace(
+                offset=offset,
+                version=version,
+                descr=descr,
+                key=key or "",
+                shape=shape,
+                strides=strides,
+            )
+        )
+
+    # ---- writing
+
+    def cow(self, key: str) -> np.ndarray[Any, Any]:
+        """A private, writable view of an array; see `HeavyView.cow`."""
+        read = self[key]
+        described = self._described[key]
+        mapping = self._link.fetch_private(self._task, described.segment, f"heavy[{key!r}]")
+        origin = Origin(key=key, address=mapping.address, nbytes=read.nbytes, kind="private")
+        private = over_memory(
+            mapping.address + described.offset,
+            read.dtype,
+            described.shape,
+            described.strides,
+            writable=True,
+            origin=origin,
+            keep=mapping,
+        )
+        return np.asarray(private)
+
+    def alloc(self, key: str, shape: Any, dtype: Any = "float64") -> ShmArray:
+        """A zeroed array for the result, in shared memory; see `HeavyView.alloc`."""
+        if not isinstance(key, str) or not key:
+            raise TypeError(f"the key of a heavy array is a string that is not empty, not {key!r}")
+        dtype = np.dtype(dtype)
+        lengths = _lengths(shape) + dtype.shape
+        dtype = dtype.base
+        descr = descr_of(dtype)
+        nbytes = math.prod(lengths) * dtype.itemsize
+        if nbytes >= 1 << 62:
+            raise ValueError(f"shape {lengths} of {dtype} is larger than any address space")
+        segment, size, fd = self._grant(nbytes, key)
+        output = Output(self._link.segments.map_output, segment, size, fd)
+        origin = Origin(
+            key=key,
+            segment=segment,
+            address=output.mapping.address,
+            nbytes=nbytes,
+            kind="output",
+        )
+        array = over_memory(
+            output.mapping.address,
+            dtype,
+            lengths,
+            None,
+            writable=True,
+            origin=origin,
+            keep=output.mapping,
+        )
+        output.array = array
+        output.described = WireArray(
+            segment, size, 0, 0, False, 0, descr, key, lengths, tuple(array.strides)
+        )
+        self.outputs[segment] = output
+        return array
+
+    def write(
+        self, spans: Sequence[tuple[int, memoryview]], size: int, label: str
+    ) -> tuple[int, int]:
+        """Write spans, each at its offset, to a new segment that the host adopts.
+
+        Returns:
+            The segment's number and size. Nothing of it stays mapped here.
+        """
+        segment, granted, fd = self._grant(size, label)
+        mapping = self._link.segments.map_output(segment, granted, fd)
+        os.close(fd)
+        target = bytes_over(mapping.address, mapping.size, writable=True, keep=None)
+        for offset, span in spans:
+            target[offset : offset + span.nbytes] = span
+        # Before the host asks the kernel whether anyone still writes.
+        mapping.close()
+        return segment, granted
+
+    def _grant(self, nbytes: int, label: str) -> tuple[int, int, int]:
+        """A segment to write to: (number, size, descriptor).
+
+        Raises:
+            HeapFull: there is no room.
+        """
+        with self._link.allocate(self._task, nbytes, label) as answer:
+            fields = Reader(answer.payload)
+            if fields.u8() != _HERE:
+                _raise_refusal(fields.text())
+            segment, size = fields.u64(), fields.u64()
+            fd = answer.take_fd()
+        if fd is None:
+            raise TheusError(f"{nbytes} bytes for {label!r} were granted, but {NO_DESCRIPTORS}")
+        return segment, size, fd
+
+    # ---- the end
+
+    def may_refer(self, origin: Origin) -> bool:
+        """Whether the result may refer to this memory: the host holds it until it has the result.
+
+        Arrays that outlived the task that read them (in a global, say) are sent by value: the
+        host may have let go of them.
+        """
+        if origin.kind == "output":
+            return origin.segment in self.outputs
+        return origin.kind in ("published", "live") and origin.segment in self.segments_used
+
+    def hand_over(self, referred: Sequence[ShmArray]) -> list[bytes]:
+        """Descriptors of the segments that a result refers to, in the order of first mention."""
+        descriptors: dict[int, bytes] = {}
+        for array in referred:
+            memory = arrays.memory_of(array)
+            segment = memory.origin.segment if memory is not None else 0
+            if segment in descriptors:
+                continue
+            output = self.outputs.get(segment)
+            if output is not None:
+                output.hand_over()
+            described = output.described if output is not None else self.segments_used[segment]
+            descriptors[segment] = _descriptor(described)
+        return list(descriptors.values())
+
+    def close(self) -> None:
+        """The task is over: what it allocated and did not return is its own business now."""
+        for output in self.outputs.values():
+            output.close()
+
+
+def _descriptor(described: WireArray) -> bytes:
+    itemsize = dtype_of(described.descr).itemsize
+    return wire.array(described, math.prod(described.shape) * itemsize, itemsize)
+
+
+class Output:
+    """An array that this task allocated."""
+
+    __slots__ = ("_reader", "array", "described", "mapping")
+
+    array: ShmArray
+    described: WireArray
+
+    def __init__(self, make_map: Any, segment: int, size: int, fd: int) -> None:
+        try:
+            # A second description, opened for reading only: `hand_over` maps it, and a map of
+            # the granted one would count as a writer for ever.
+            self._reader = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                self.mapping: Mapping = make_map(segment, size, fd)
+            except OSError:
+                os.close(self._reader)
+                raise
+        finally:
+            os.close(fd)
+
+    def hand_over(self) -> None:
+        """Give the bytes to the host: nothing that is written here from now on reaches others."""
+        arrays.freeze(self.array)
+        self.mapping.make_private(self._reader)
+
+    def close(self) -> None:
+        if self._reader >= 0:
+            os.close(self._reader)
+            self._reader = -1
+        memory = arrays.memory_of(self.array)
+        if memory is not None:
+            # Later tasks cannot refer to a segment that was granted to this one.
+            memory.origin.kind = "private"
+
+
+def _lengths(shape: Any) -> tuple[int, ...]:
+    try:
+        lengths: tuple[int, ...] = (operator.index(shape),)
+    except TypeError:
+        lengths = tuple(operator.index(length) for length in shape)
+    if any(length < 0 for length in lengths):
+        raise ValueError(f"shape {lengths}: lengths cannot be negative")
+    return lengths
+
+
+def _require_inside(
+    offset: int,
+    dtype: np.dtype[Any],
+    shape: Sequence[int],
+    strides: Sequence[int],
+    mapping: Mapping,
+) -> None:
+    """Refuse an array that would reach over its segment: reading there is a crash."""
+    if 0 in shape:
+        return
+    steps = [(length - 1) * stride for length, stride in zip(shape, strides, strict=True)]
+    low = offset + sum(step for step in steps if step < 0)
+    high = offset + sum(step for step in steps if step > 0) + dtype.itemsize
+    if low < 0 or high > mapping.size:
+        raise TheusError(
+            f"an array of shape {tuple(shape)} reaches over segment {mapping.segment} of "
+            f"{mapping.size} bytes: a bug in theus"
+        )
+
+
+def _raise_refusal(text: str) -> NoReturn:
+    """Raise what a refused allocation means."""
+    facts = json.loads(text)
+    message = str(facts.get("message", text))
+    full = facts.get("full")
+    if not isinstance(full, dict):
+        raise OSError(f"no shared memory for the task: {message}")
+    numbers = {name.lower().replace("_", ""): value for name, value in full.items()}
+    raise HeapFull(
+        message,
+        asked=int(numbers.get("asked", 0)),
+        in_use=int(numbers.get("inuse", 0)),
+        limit=int(numbers.get("limit", 0)),
+        source=str(numbers.get("source", "")),
+        holders=numbers.get("holders") or (),
+    )

@@ -1,0 +1,335 @@
+"""A worker's connection to the host.
+
+Whoever needs a frame reads: the main loop when it waits for a task, user code when it waits for an
+answer. The reader handles every kind of frame that comes (tasks are queued, answers are put down
+for who waits for them), so nobody waits for something behind what nobody reads. When several
+threads wait, one reads and wakes the others.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import gc
+import itertools
+import os
+import threading
+from collections.abc import Callable
+from typing import NoReturn
+
+from ..arrays import bytes_over
+from ..errors import ForkedProcessError, SegmentGone, TheusError
+from ..mapping import Mapping
+from . import frames, wire
+from .frames import Channel, Frame
+from .process import flush_output
+from .segments import Segments
+from .wire import Reader, WireArray, WireValue
+
+# kinds of FETCH
+HEAVY = 0
+SEGMENT = 1
+STATE = 2
+FUNCTION = 3
+
+NO_DESCRIPTORS = (
+    "this worker has no descriptor left. Close files and sockets that tasks open, or raise the "
+    "limit of open files (ulimit -n)."
+)
+
+
+class Received:
+    """A value that came in a frame. What it needs of a segment is mapped when it comes.
+
+    Attributes:
+        codec: one of wire.CODEC_*.
+        missing: number of its segment when that could not be mapped (its descriptor was lost, or
+            there was no room for a map); else 0.
+    """
+
+    __slots__ = ("_ranges", "_spans", "codec", "missing")
+
+    def __init__(self, value: WireValue, frame: Frame, segments: Segments) -> None:
+        self.codec = value.codec
+        self.missing = value.segment
+        self._spans = value.spans
+        self._ranges = value.ranges
+        fd = frame.take_fd() if value.segment else None
+        if fd is not None:
+            with contextlib.suppress(OSError):  # whoever uses it asks for it again
+                self.place(segments.map_private(value.segment, value.size, fd))
+
+    def place(self, mapping: Mapping) -> None:
+        """Its segment is mapped here; privately, so that arrays over it can be written to."""
+        self._spans = [
+            bytes_over(mapping.address + offset, length, writable=True, keep=mapping)
+            for offset, length in self._ranges
+        ]
+        self.missing = 0
+
+    def take(self, link: Link, task: int) -> list[memoryview]:
+        """Its spans, once: after that only what was decoded from them keeps them alive.
+
+        Args:
+            link: where a missing segment is asked for.
+            task: the task that asks.
+
+        Raises:
+            TheusError: its segment cannot be had.
+        """
+        if self.missing:
+            self.place(link.fetch_private(task, self.missing, "the task's own data"))
+        spans, self._spans = self._spans, []
+        return spans
+
+
+class QueuedTask:
+    """A task as it came, nothing of it decoded that could fail."""
+
+    __slots__ = ("arrays", "function", "id", "input", "out_codec", "rng_key", "target", "version")
+
+    def __init__(self, frame: Frame, segments: Segments) -> None:
+        fields = Reader(frame.payload)
+        self.id = frame.id
+        self.function = fields.u64()
+        self.version = fields.u64()
+        self.rng_key = fields.u64()
+        self.out_codec = fields.u8()
+        fields.u8()
+        count = fields.u16()
+        self.target = fields.text()
+        self.input = Received(fields.value(), frame, segments)
+        self.arrays = [take_array(fields, frame, segments) for _ in range(count)]
+
+
+def take_array(fields: Reader, frame: Frame, segments: Segments) -> WireArray:
+    """An array descriptor; its segment is mapped now if a descriptor came with it."""
+    array = fields.array()
+    fd = frame.take_fd() if array.has_fd else None
+    if fd is not None:
+        writable = bool(array.flags & wire.ARRAY_WRITABLE)
+        with contextlib.suppress(OSError):  # whoever uses it asks for it again
+            segments.map_shared(array.segment, array.size, fd, writable=writable)
+    return array
+
+
+class Link:
+    """Frames to and from the host.
+
+    Attributes:
+        segments: what is mapped.
+    """
+
+    def __init__(self, channel: Channel, worker: int) -> None:
+        self.segments = Segments()
+        self._channel = channel
+        self._worker = worker
+        self._numbers = itertools.count(1)
+        self._tasks: collections.deque[QueuedTask] = collections.deque()
+        self._functions: dict[int, Received] = {}
+        self._forgotten: list[int] = []
+        self._answers: dict[int, Frame | None] = {}
+        self._exiting = False
+        self._abandoned = False
+        self._make_locks()
+
+    def _make_locks(self) -> None:
+        self._state = threading.Condition(threading.Lock())  # guards all that frames change
+        self._sending = threading.Lock()  # frames must not mix; taken last
+        self._reading = False  # somebody reads the socket, without holding _state
+
+    # ---- for the main loop
+
+    def ready(self) -> None:
+        self.send(frames.READY, self._worker, wire.u32(frames.PROTOCOL) + wire.u32(os.getpid()))
+
+    def next_task(self) -> QueuedTask | None:
+        """The next task to run; None: the worker is to exit."""
+        self._drain()
+        self._wait(lambda: bool(self._tasks) or self._exiting)
+        if self._exiting:
+            return None
+        return self._tasks.popleft()
+
+    def forgotten_functions(self) -> list[int]:
+        """Functions that the host will not ask for again, since the last call."""
+        with self._state:
+            forgotten, self._forgotten = self._forgotten, []
+        return forgotten
+
+    # ---- for tasks
+
+    def send(self, kind: int, ident: int, payload: bytes = b"") -> None:
+        """Send a frame. A worker whose host is gone exits here, silently."""
+        self._refuse_if_abandoned()
+        try:
+            with self._sending:
+                self._channel.send(kind, ident, payload)
+        except frames.ChannelClosed:
+            leave()
+
+    def fetch(self, task: int, kind: int, key: str = "", argument: int = 0) -> Frame:
+        """Ask for an array, a segment, state or a function; the answer is a FETCHED frame."""
+        payload = wire.u64(task) + bytes((kind,)) + wire.text(key) + wire.u64(argument)
+        return self._request(frames.FETCH, payload)
+
+    def fetch_shared(self, task: int, segment: int, what: str) -> Mapping:
+        """A map of a segment that is read in place; see `_fetch_segment`."""
+        size, fd, writable = self._fetch_segment(task, segment, what)
+        return self.segments.map_shared(segment, size, fd, writable=writable)
+
+    def fetch_private(self, task: int, segment: int, what: str) -> Mapping:
+        """A private map of a segment; see `_fetch_segment`."""
+        size, fd, _ = self._fetch_segment(task, segment, what)
+        return self.segments.map_private(segment, size, fd)
+
+    def _fetch_segment(self, task: int, segment: int, what: str) -> tuple[int, int, bool]:
+        """Ask for a descriptor of a segment: (size, descriptor, whether it is for writing).
+
+        Raises:
+            SegmentGone: the host has it no more.
+            TheusError: this process has no descriptor left.
+        """
+        for _ in range(2):
+            with self.fetch(task, SEGMENT, argument=segment) as answer:
+                fields = Reader(answer.payload)
+                if fields.u8():
+                    text = f"{what} (segment {segment}) cannot be mapped: {fields.text()}"
+                    raise SegmentGone(text, segment=segment)
+                described = fields.array()
+                fd = answer.take_fd()
+            if fd is not None:
+                return described.size, fd, bool(described.flags & wire.ARRAY_WRITABLE)
+            gc.collect()  # closes files that user code has dropped without closing them
+        raise TheusError(f"{what} cannot be mapped: {NO_DESCRIPTORS}")
+
+    def allocate(self, task: int, size: int, label: str) -> Frame:
+        """Ask for a segment to write to; the answer is a GRANTED frame."""
+        return self._request(frames.ALLOC, wire.u64(task) + wire.u64(size) + wire.text(label))
+
+    def function(self, ident: int) -> Received | None:
+        """A function record that the host sent ahead; given once."""
+        return self._functions.pop(ident, None)
+
+    def acknowledge(self) -> None:
+        """Tell the host which retired segments this process has let go of."""
+        with self._state:
+            self._acknowledge()
+
+    # ---- for children that user code forks
+
+    def abandon(self) -> None:
+        """In a forked child: close the socket, so that its end shows the end of the worker."""
+        self._abandoned = True
+        self._make_locks()  # a thread that is not here may have held them
+        self._channel.close()
+
+    @property
+    def abandoned(self) -> bool:
+        return self._abandoned
+
+    def _refuse_if_abandoned(self) -> None:
+        if self._abandoned:
+            raise ForkedProcessError(
+                "this process was forked by a task, and only the worker itself talks to the "
+                "engine. Arrays that were read before the fork stay valid; take what is needed "
+                "from ctx before forking."
+            )
+
+    # ---- frames
+
+    def _request(self, kind: int, payload: bytes) -> Frame:
+        self._refuse_if_abandoned()
+        with self._state:
+            number = next(self._numbers)
+            self._answers[number] = None
+        try:
+            self.send(kind, number, payload)
+            self._wait(lambda: self._answers[number] is not None)
+        finally:  # also when a signal handler of the user raises
+            with self._state:
+                answer = self._answers.pop(number)
+        assert answer is not None
+        return answer
+
+    def _drain(self) -> None:
+        """Handle what has come already: a task may be cancelled, or a segment retired."""
+        with self._state:
+            while not self._reading:
+                frame = self._receive(wait=False)
+                if frame is None:
+                    break
+                self._handle(frame)
+            self._acknowledge()
+
+    def _wait(self, done: Callable[[], bool]) -> None:
+        """Read, or let another thread read, until `done`, which is asked under the lock."""
+        with self._state:
+            self._acknowledge()
+            while not done():
+                if self._reading:
+                    self._state.wait()
+                    continue
+                self._reading = True
+                try:
+                    self._state.release()
+                    try:
+                        frame = self._receive(wait=True)
+                    finally:
+                        self._state.acquire()
+                    if frame is not None:
+                        self._handle(frame)
+                finally:
+                    self._reading = False
+                    self._state.notify_all()
+                self._acknowledge()
+
+    def _receive(self, *, wait: bool) -> Frame | None:
+        try:
+            return self._channel.receive(wait=wait)
+        except frames.ChannelClosed:
+            leave()
+
+    def _handle(self, frame: Frame) -> None:
+        """Do what a frame says. _state is held."""
+        kind = frame.kind
+        if kind == frames.TASK:
+            self._tasks.append(QueuedTask(frame, self.segments))
+        elif kind in (frames.FETCHED, frames.GRANTED):
+            if frame.id in self._answers:  # else who asked was interrupted
+                self._answers[frame.id] = frame
+                return  # its descriptors are for who asked
+        elif kind == frames.FUNCTION:
+            value = Reader(frame.payload).value()
+            self._functions[frame.id] = Received(value, frame, self.segments)
+        elif kind == frames.FORGET:
+            self._functions.pop(frame.id, None)
+            self._forgotten.append(frame.id)
+        elif kind == frames.RETIRE:
+            self.segments.retire(frame.id)
+        elif kind == frames.CANCEL:
+            self._cancel(frame.id)
+        elif kind == frames.EXIT:
+            self._exiting = True
+        else:
+            raise frames.ProtocolError(f"the host sent a frame of unknown type {kind}")
+        frame.close()
+
+    def _cancel(self, task: int) -> None:
+        for queued in self._tasks:
+            if queued.id == task:
+                self._tasks.remove(queued)
+                self.send(frames.CANCELLED, task)
+                return
+
+    def _acknowledge(self) -> None:
+        if self._abandoned:
+            return
+        for segment in self.segments.settle():
+            self.send(frames.RETIRED, segment)
+
+
+def leave() -> NoReturn:
+    """End this process without a word: the host is gone, and nobody waits for anything."""
+    flush_output()
+    os._exit(0)

@@ -1,0 +1,49 @@
+"""ctx.log in a worker: a logger whose records reach the host."""
+
+from __future__ import annotations
+
+import logging
+
+from . import frames, wire
+from .link import Link
+
+_LONGEST = 8 << 10
+
+
+class TaskLogger(logging.Logger):
+    """The logger of one function's tasks.
+
+    It does not belong to the worker's own logging hierarchy: what user code configures there, or
+    logs there, stays there.
+
+    Args:
+        name: as it will be called in the host: the function's module and name.
+        link: the worker's connection.
+
+    Attributes:
+        task: number of the task that runs.
+    """
+
+    def __init__(self, name: str, link: Link) -> None:
+        super().__init__(name, logging.DEBUG)
+        self.propagate = False
+        self.task = 0
+        self.addHandler(_ToHost(self, link))
+
+
+class _ToHost(logging.Handler):
+    def __init__(self, logger: TaskLogger, link: Link) -> None:
+        super().__init__()
+        self._logger = logger
+        self._link = link
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            text = self.format(record)  # with the traceback of exc_info
+        except Exception:
+            self.handleError(record)
+            return
+        if len(text) > _LONGEST:
+            text = text[:_LONGEST] + " …"
+        fields = wire.u32(record.levelno) + wire.text(record.name) + wire.text(text)
+        self._link.send(frames.LOG, self._logger.task, fields)

@@ -1,0 +1,98 @@
+"""The shared memory that this worker has mapped.
+
+The host tells when a segment is no longer needed (RETIRE) and wants to know when this worker has
+let go of it (RETIRED). A segment is let go of when the last map of it is gone, which the garbage
+collector decides: arrays of the user keep it.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import os
+
+from ..mapping import PAGE_SIZE, Mapping, map_private, map_shared
+
+
+class Segments:
+    """Maps by segment number, and how many maps of each there are."""
+
+    def __init__(self) -> None:
+        self._shared: dict[int, Mapping] = {}
+        self._maps: collections.Counter[int] = collections.Counter()
+        self._retired: set[int] = set()
+        # Filled by finalizers, which may run in the middle of anything: a deque's append needs no
+        # lock, and `settle` does the rest at a moment of its own choosing.
+        self._unmapped: collections.deque[int] = collections.deque()
+
+    def find(self, segment: int) -> Mapping | None:
+        """The map for reading, if there is one."""
+        return self._shared.get(segment)
+
+    def map_shared(self, segment: int, size: int, fd: int, *, writable: bool = False) -> Mapping:
+        """Map a segment to read it in place; kept until it is retired. Closes `fd`.
+
+        Raises:
+            OSError: the kernel refused, even after the maps that nobody uses were given up.
+        """
+        try:
+            found = self._shared.get(segment)
+            if found is None:
+                try:
+                    found = self._map(segment, size, fd, writable)
+                except OSError:
+                    self._shared.clear()  # too many maps; what is in use stays mapped
+                    found = self._map(segment, size, fd, writable)
+                self._shared[segment] = found
+            return found
+        finally:
+            os.close(fd)
+
+    def map_private(self, segment: int, size: int, fd: int) -> Mapping:
+        """Map a segment so that what is written stays here. Closes `fd`.
+
+        Raises:
+            OSError: the kernel refused.
+        """
+        try:
+            made = map_private(
+                fd, max(size, PAGE_SIZE), segment=segment, on_unmap=self._unmapped.append
+            )
+        finally:
+            os.close(fd)
+        self._maps[segment] += 1
+        return made
+
+    def map_output(self, segment: int, size: int, fd: int) -> Mapping:
+        """Map a granted segment to fill it. `fd` is still the caller's."""
+        return self._map(segment, size, fd, True)
+
+    def _map(self, segment: int, size: int, fd: int, writable: bool) -> Mapping:
+        made = map_shared(
+            fd,
+            max(size, PAGE_SIZE),
+            writable=writable,
+            segment=segment,
+            on_unmap=self._unmapped.append,
+        )
+        self._maps[segment] += 1
+        return made
+
+    def retire(self, segment: int) -> None:
+        """The host needs it no longer: keep no map for later."""
+        self._retired.add(segment)
+        self._shared.pop(segment, None)
+
+    def settle(self) -> list[int]:
+        """The retired segments that this process has no map of any more; each is told once."""
+        with contextlib.suppress(IndexError):
+            while True:
+                segment = self._unmapped.popleft()
+                self._maps[segment] -= 1
+                if self._maps[segment] <= 0:
+                    del self._maps[segment]
+        if not self._retired:
+            return []
+        free = [segment for segment in self._retired if segment not in self._maps]
+        self._retired.difference_update(free)
+        return free

@@ -1,0 +1,183 @@
+"""One task: decode its input, call the function, send what came of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from typing import Any, NamedTuple
+
+from ..context import Domain, Inputs, TaskContext, WorkerInfo
+from ..errors import TheusError
+from ..payload import decode
+from ..state import State, decode_state
+from . import failures, frames, status, wire
+from .functions import Callee, FunctionCache
+from .heavy import TaskHeavy
+from .link import STATE, Link, QueuedTask, Received
+from .log import TaskLogger
+from .process import flush_output
+from .results import Outcomes, encode_failure, encode_result
+from .status import StatusPage
+
+
+class Runner:
+    """Runs tasks, one after the other.
+
+    Args:
+        link: the worker's connection.
+        page: where it is said what runs.
+        info: which worker this is.
+        seed: the engine's.
+    """
+
+    def __init__(self, link: Link, page: StatusPage, info: WorkerInfo, seed: int) -> None:
+        self._link = link
+        self._page = page
+        self._info = info
+        self._seed = seed
+        self._functions = FunctionCache(link)
+        self._loggers: dict[str, TaskLogger] = {}
+
+    def run(self, task: QueuedTask) -> None:
+        """Run a task and answer it, whatever it raises."""
+        self._page.set(status.STARTED, task.id)
+        heavy = TaskHeavy(self._link, task.id, task.arrays)
+        clock = _Clock()
+        try:
+            kind, answer = frames.RESULT, self._result(task, heavy, clock)
+        except BaseException as error:
+            kind, answer = frames.FAILED, encode_failure(error, heavy)
+        finally:
+            heavy.close()
+        del heavy
+        if self._link.abandoned:
+            os._exit(0)  # a child that the task forked and that came back from its function
+        # What was printed comes before the result: whoever awaits it may look at the output then.
+        flush_output()
+        self._page.set(status.REPLYING, task.id)
+        self._link.send(kind, task.id, wire.u64(clock.nanoseconds) + answer)
+        # Idle only now: between the two a kill must not look like a task that never started.
+        self._page.set(status.IDLE, 0)
+
+    def _result(self, task: QueuedTask, heavy: TaskHeavy, clock: _Clock) -> bytes:
+        callee = self._functions.find(task.id, task.function, task.target)
+        call = self._decode_input(task, heavy)
+        self._page.set(status.RUNNING, task.id)
+        outcome = self._call(task, callee, call, heavy, clock)
+        self._page.set(status.ENCODING, task.id)
+        return encode_result(outcome, callee.name, task.out_codec, heavy)
+
+    # ---- calling
+
+    def _decode_input(self, task: QueuedTask, heavy: TaskHeavy) -> _Call | _Batch:
+        codec, spans = task.input.codec, task.input.take(self._link, task.id)
+        if codec == wire.CODEC_NONE:
+            return _Call((), {})
+        if codec == wire.CODEC_RAW:
+            return _Call((b"".join(spans),), {})
+        if codec == wire.CODEC_JSON:
+            arguments = json.loads(b"".join(spans))
+            if not isinstance(arguments, dict):
+                raise TypeError("a JSON input is an object of keyword arguments")
+            return _Call((), arguments)
+        kind, *rest = decode(spans, heavy)
+        if kind == "batch":
+            return _Batch(*rest)
+        return _Call(*rest)
+
+    def _call(
+        self,
+        task: QueuedTask,
+        callee: Callee,
+        call: _Call | _Batch,
+        heavy: TaskHeavy,
+        clock: _Clock,
+    ) -> Any:
+        if isinstance(call, _Batch):
+            return self._call_batch(task, callee, call, heavy, clock)
+        ctx = self._context(task, callee, call.args, call.kwargs, heavy, None)
+        with clock:
+            return callee.call(call.args, call.kwargs, ctx)
+
+    def _call_batch(
+        self, task: QueuedTask, callee: Callee, batch: _Batch, heavy: TaskHeavy, clock: _Clock
+    ) -> Outcomes:
+        values: list[Any] = []
+        for number, args in enumerate(batch.items):
+            try:
+                ctx = self._context(task, callee, args, {}, heavy, batch.first_index + number)
+                with clock:
+                    values.append(callee.call(args, {}, ctx))
+            except BaseException as error:
+                return Outcomes(values, failures.describe(error, heavy.keys_read))
+        return Outcomes(values, None)
+
+    def _context(
+        self,
+        task: QueuedTask,
+        callee: Callee,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        heavy: TaskHeavy,
+        item: int | None,
+    ) -> TaskContext | None:
+        if not callee.passes_ctx:
+            return None
+        inputs = Inputs(callee.inputs(args, kwargs))
+        return TaskContext(
+            input=inputs,
+            domain=Domain(inputs, lambda: self._stored(task, "domain").get("domain")),
+            heavy=heavy,
+            state=State(task.version, lambda: self._fetch_state(task, ""), heavy),
+            log=self._logger(callee.name, task.id),
+            worker=self._info,
+            seed=self._seed,
+            rng_key=task.rng_key,
+            item=item,
+        )
+
+    def _logger(self, name: str, task: int) -> TaskLogger:
+        logger = self._loggers.get(name)
+        if logger is None:
+            logger = self._loggers[name] = TaskLogger(name, self._link)
+        logger.task = task
+        return logger
+
+    def _stored(self, task: QueuedTask, path: str) -> dict[str, Any]:
+        return decode_state(self._fetch_state(task, path))
+
+    def _fetch_state(self, task: QueuedTask, path: str) -> bytes:
+        """The state at or below a path, encoded."""
+        with self._link.fetch(task.id, STATE, path) as answer:
+            fields = wire.Reader(answer.payload)
+            if fields.u8():
+                raise TheusError(f"ctx.state cannot be read: {fields.text()}")
+            received = Received(fields.value(), answer, self._link.segments)
+        return b"".join(received.take(self._link, task.id))
+
+
+class _Clock:
+    """Adds up how long user code ran."""
+
+    __slots__ = ("_started", "nanoseconds")
+
+    def __init__(self) -> None:
+        self.nanoseconds = 0
+        self._started = 0
+
+    def __enter__(self) -> None:
+        self._started = time.perf_counter_ns()
+
+    def __exit__(self, *_: object) -> None:
+        self.nanoseconds += time.perf_counter_ns() - self._started
+
+
+class _Call(NamedTuple):
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+
+class _Batch(NamedTuple):
+    first_index: int
+    items: list[tuple[Any, ...]]

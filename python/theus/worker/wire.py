@@ -1,0 +1,184 @@
+"""The fields inside frames: integers, texts, values and array descriptors (docs/internals.md)."""
+
+from __future__ import annotations
+
+import struct
+from typing import NamedTuple
+
+from .frames import ProtocolError
+
+CODEC_NONE = 0
+CODEC_RAW = 1
+CODEC_JSON = 2
+CODEC_PICKLE = 3
+CODEC_STATE = 4
+
+ARRAY_LIVE = 1
+ARRAY_WRITABLE = 2
+
+INLINE = 0
+IN_SEGMENT = 1
+
+SPAN_ALIGN = 64
+
+_U16 = struct.Struct("<H")
+_U32 = struct.Struct("<I")
+_U64 = struct.Struct("<Q")
+_VALUE = struct.Struct("<BBH")
+_SPAN = struct.Struct("<QQ")
+_ARRAY = struct.Struct("<QQQQQIBBBB")
+
+
+class Reader:
+    """Takes fields off a payload, in order.
+
+    Its methods raise ProtocolError when the payload ends first.
+    """
+
+    __slots__ = ("_at", "_view")
+
+    def __init__(self, payload: bytearray) -> None:
+        self._view = memoryview(payload)
+        self._at = 0
+
+    def take(self, count: int) -> memoryview:
+        """The next bytes, as a writable view of the payload."""
+        start, self._at = self._at, self._at + count
+        if self._at > len(self._view):
+            raise ProtocolError("a frame ends before its fields do")
+        return self._view[start : self._at]
+
+    def u8(self) -> int:
+        return self.take(1)[0]
+
+    def u16(self) -> int:
+        return int(_U16.unpack(self.take(2))[0])
+
+    def u32(self) -> int:
+        return int(_U32.unpack(self.take(4))[0])
+
+    def u64(self) -> int:
+        return int(_U64.unpack(self.take(8))[0])
+
+    def text(self) -> str:
+        return str(self.take(self.u32()), "utf-8", "replace")
+
+    def value(self) -> WireValue:
+        codec, where, count = _VALUE.unpack(self.take(_VALUE.size))
+        if where == INLINE:
+            lengths = [self.u32() for _ in range(count)]
+            return WireValue(codec, [self.take(length) for length in lengths], 0, 0, [])
+        if where != IN_SEGMENT:
+            raise ProtocolError(f"a value is at an unknown place {where}")
+        segment, size = self.u64(), self.u64()
+        ranges = [_SPAN.unpack(self.take(_SPAN.size)) for _ in range(count)]
+        if any(offset + length > size for offset, length in ranges):
+            raise ProtocolError(f"a value reaches over the end of segment {segment}")
+        return WireValue(codec, [], segment, size, ranges)
+
+    def array(self) -> WireArray:
+        fields = _ARRAY.unpack(self.take(_ARRAY.size))
+        segment, size, offset, _nbytes, version, _itemsize, has_fd, flags, ndim, _ = fields
+        descr, key = self.text(), self.text()
+        layout = struct.unpack(f"<{2 * ndim}q", self.take(16 * ndim))
+        return WireArray(
+            segment=segment,
+            size=size,
+            offset=offset,
+            version=version,
+            has_fd=bool(has_fd),
+            flags=flags,
+            descr=descr,
+            key=key,
+            shape=layout[:ndim],
+            strides=layout[ndim:],
+        )
+
+
+class WireValue(NamedTuple):
+    """A value in a frame: inline spans, or ranges of a segment.
+
+    Attributes:
+        codec: one of CODEC_*.
+        spans: the bytes, when it is inline.
+        segment: 0 when it is inline.
+        size: of the segment.
+        ranges: (offset, length) of each span in the segment.
+    """
+
+    codec: int
+    spans: list[memoryview]
+    segment: int
+    size: int
+    ranges: list[tuple[int, int]]
+
+
+class WireArray(NamedTuple):
+    """An array in a frame: where it lies and how its bytes are to be read."""
+
+    segment: int
+    size: int
+    offset: int
+    version: int
+    has_fd: bool
+    flags: int
+    descr: str
+    key: str
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+
+def u16(number: int) -> bytes:
+    return _U16.pack(number)
+
+
+def u32(number: int) -> bytes:
+    return _U32.pack(number)
+
+
+def u64(number: int) -> bytes:
+    return _U64.pack(number)
+
+
+def text(string: str) -> bytes:
+    # A lone surrogate (from a file name, say) must not make an error unreportable.
+    encoded = string.encode("utf-8", "backslashreplace")
+    return _U32.pack(len(encoded)) + encoded
+
+
+def inline_value(codec: int, spans: list[memoryview]) -> bytes:
+    lengths = b"".join(_U32.pack(span.nbytes) for span in spans)
+    return b"".join((_VALUE.pack(codec, INLINE, len(spans)), lengths, *spans))
+
+
+def inline_size(spans: list[memoryview]) -> int:
+    """How many bytes `inline_value` gives."""
+    return _VALUE.size + sum(4 + span.nbytes for span in spans)
+
+
+def segment_value(codec: int, segment: int, size: int, ranges: list[tuple[int, int]]) -> bytes:
+    head = _VALUE.pack(codec, IN_SEGMENT, len(ranges)) + _SPAN.pack(segment, size)
+    return head + b"".join(_SPAN.pack(*span) for span in ranges)
+
+
+def no_value() -> bytes:
+    return _VALUE.pack(CODEC_NONE, INLINE, 0)
+
+
+def array(described: WireArray, nbytes: int, itemsize: int) -> bytes:
+    """An array descriptor that carries no file descriptor."""
+    fixed = _ARRAY.pack(
+        described.segment,
+        described.size,
+        described.offset,
+        nbytes,
+        described.version,
+        itemsize,
+        0,
+        described.flags,
+        len(described.shape),
+        0,
+    )
+    layout = (*described.shape, *described.strides)
+    numbers = struct.pack(f"<{len(layout)}q", *layout)
+    return fixed + text(described.descr) + text(described.key) + numbers

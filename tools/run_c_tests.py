@@ -1,0 +1,79 @@
+"""Builds every tests/c/test_*.c and test_*.cpp against the installed theus, and runs them.
+
+They are compiled with the header and linked with the library that the wheel put into the Python
+which runs this, as a user's program would be. ``$CC`` and ``$CXX`` name the compilers. A program
+passes by exiting with 0; it finds the Python for its workers in ``$THEUS_PYTHON``.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+_WARNINGS = ["-Wall", "-Wextra", "-Wpedantic", "-Werror"]
+_LONGEST_RUN = 120.0  # seconds
+
+
+def main() -> int:
+    root = Path(__file__).resolve().parent.parent
+    sources = sorted([*root.glob("tests/c/test_*.c"), *root.glob("tests/c/test_*.cpp")])
+    if not sources:
+        print("no test_*.c or test_*.cpp in tests/c: nothing was tested")
+        return 1
+    output = root / "build" / "c"
+    output.mkdir(parents=True, exist_ok=True)
+    failed = [source.name for source in sources if not _passes(source, output)]
+    print(f"{len(sources) - len(failed)} passed, {len(failed)} failed", *failed)
+    return 1 if failed else 0
+
+
+def _passes(source: Path, output: Path) -> bool:
+    program = output / source.name.replace(".", "_")
+    if subprocess.run(_compile(source, program), check=False).returncode:
+        print(f"FAILED {source.name}: does not compile")
+        return False
+    started = time.monotonic()
+    environment = os.environ | {"THEUS_PYTHON": sys.executable}
+    # A session of its own, so that its workers can be ended with it should it hang.
+    running = subprocess.Popen([str(program)], env=environment, start_new_session=True)
+    try:
+        status = running.wait(_LONGEST_RUN)
+    except subprocess.TimeoutExpired:
+        os.killpg(running.pid, signal.SIGKILL)
+        running.wait()
+        print(f"FAILED {source.name}: still running after {_LONGEST_RUN:.0f} s")
+        return False
+    word = "ok" if status == 0 else f"FAILED (exit status {status})"
+    print(f"{word} {source.name} {time.monotonic() - started:.2f}s", flush=True)
+    return status == 0
+
+
+def _compile(source: Path, program: Path) -> list[str]:
+    package = _installed_package()
+    language = ["c++", "-std=c++17"] if source.suffix == ".cpp" else ["c", "-std=c11"]
+    compiler = shlex.split(os.environ["CXX" if source.suffix == ".cpp" else "CC"])
+    return [
+        *compiler,
+        *["-x", *language, *_WARNINGS, "-g", "-pthread"],
+        *["-D_GNU_SOURCE", "-I", str(package / "include"), str(source), "-x", "none"],
+        *["-o", str(program), str(package / "libtheus.so"), f"-Wl,-rpath,{package}", "-lm"],
+        # ziglang links against glibc 2.17; a wheel built by gcc may need the newer one of here.
+        "-Wl,--allow-shlib-undefined",
+    ]
+
+
+def _installed_package() -> Path:
+    spec = importlib.util.find_spec("theus")
+    if spec is None or spec.origin is None or "site-packages" not in spec.origin:
+        raise SystemExit(f"theus is not installed in {sys.executable}; run `make test-c`")
+    return Path(spec.origin).parent
+
+
+if __name__ == "__main__":
+    sys.exit(main())
