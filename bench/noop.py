@@ -62,8 +62,7 @@ def main() -> None:
     print("no-op task, round trip        median      min      max  (µs, of rounds)")
     for name, values in figures.items():
         print(
-            f"{name:<26} {statistics.median(values):>9.1f}"
-            f" {min(values):>8.1f} {max(values):>8.1f}"
+            f"{name:<26} {statistics.median(values):>9.1f} {min(values):>8.1f} {max(values):>8.1f}"
         )
     ratios = [
         a / b for a, b in zip(figures["theus await"], figures["executor submit"], strict=True)

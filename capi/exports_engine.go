@@ -48,6 +48,7 @@ func theusgo_open(opts *C.theus_options, out *C.uint64_t, err *C.theus_error) C.
 		if bad != nil {
 			return bad
 		}
+		orderForks()
 		e, failure := engine.Open(o)
 		if failure != nil {
 			return failure

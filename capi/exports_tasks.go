@@ -177,11 +177,10 @@ func theusgo_wait(h C.uint64_t, timeout C.int64_t, err *C.theus_error) C.int32_t
 
 func waitFor(t *pool.Task, timeout time.Duration) bool {
 	switch {
-	case t.Ended():
-		<-t.Done()
-		return true
 	case timeout == 0:
-		return false
+		return t.Ended()
+	case t.Look():
+		return true
 	case timeout < 0:
 		<-t.Done()
 		return true
@@ -195,6 +194,38 @@ func waitFor(t *pool.Task, timeout time.Duration) bool {
 		return false
 	}
 }
+
+//export theusgo_look
+func theusgo_look(h C.uint64_t, err *C.theus_error) C.int32_t {
+	return call("theus_look", err, h, func() error {
+		o, bad := lookup[*taskObject](uint64(h))
+		if bad != nil {
+			return bad
+		}
+		if o.get().Look() {
+			return nil
+		}
+		return errNotEnded
+	})
+}
+
+//export theusgo_announce
+func theusgo_announce(h, queue, tag C.uint64_t, err *C.theus_error) C.int32_t {
+	return call("theus_announce", err, h, func() error {
+		o, bad := lookup[*taskObject](uint64(h))
+		if bad != nil {
+			return bad
+		}
+		q, bad := lookup[*queueObject](uint64(queue))
+		if bad == nil {
+			o.get().Announce(q.Queue, uint64(h), uint64(tag))
+		}
+		return bad
+	})
+}
+
+// errNotEnded is made once: looking is frequent, and mostly says this.
+var errNotEnded = &statusError{code: C.THEUS_EPENDING, text: "the task has not ended yet"}
 
 //export theusgo_result
 func theusgo_result(h C.uint64_t, out *C.theus_value, err *C.theus_error) C.int32_t {
@@ -211,7 +242,7 @@ func theusgo_result(h C.uint64_t, out *C.theus_value, err *C.theus_error) C.int3
 		}
 		task := o.get()
 		if !waitFor(task, 0) {
-			return &statusError{code: C.THEUS_EPENDING, text: "the task has not ended yet"}
+			return errNotEnded
 		}
 		outcome := task.Outcome()
 		if failure := giveValue(out, outcome); failure != nil {
@@ -260,7 +291,7 @@ func theusgo_result_buf(h, i C.uint64_t, out *C.uint64_t, err *C.theus_error) C.
 		}
 		task := o.get()
 		if !waitFor(task, 0) {
-			return &statusError{code: C.THEUS_EPENDING, text: "the task has not ended yet"}
+			return errNotEnded
 		}
 		b, failure := o.owner.ResultBuf(task, int(min(i, 1<<31)))
 		return giveBuf(out, b, o.owner, failure)

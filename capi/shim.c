@@ -5,6 +5,7 @@
  * in the child, the first that needs another goroutine would hang for ever; so the
  * check is made here, without Go. A page that the kernel wipes in the child tells: comparing pids
  * fails when parent and child are both pid 1 of their namespaces. */
+#include <pthread.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -22,6 +23,16 @@ __attribute__((constructor)) static void mark_this_process(void) {
   if (page == MAP_FAILED || madvise(page, (size_t)size, MADV_WIPEONFORK) != 0) return;
   alive = page;
   *alive = 1;
+}
+
+/* Held by whoever starts a process from Go, and while this process forks: see pool.HostForks. */
+static pthread_mutex_t forks = PTHREAD_MUTEX_INITIALIZER;
+
+void shim_hold_forks(void) { pthread_mutex_lock(&forks); }
+void shim_let_fork(void) { pthread_mutex_unlock(&forks); }
+
+__attribute__((constructor)) static void order_forks(void) {
+  pthread_atfork(shim_hold_forks, shim_let_fork, shim_let_fork);
 }
 
 static int forked(void) { return alive != NULL && *alive == 0; }
@@ -172,6 +183,16 @@ int32_t theus_execute(theus_engine engine, const theus_call *call, theus_task *o
 int32_t theus_wait(theus_task task, int64_t timeout_ms, theus_error *err) {
   if (forked()) return refuse_fork(err);
   return theusgo_wait(task, timeout_ms, err);
+}
+
+int32_t theus_look(theus_task task, theus_error *err) {
+  if (forked()) return refuse_fork(err);
+  return theusgo_look(task, err);
+}
+
+int32_t theus_announce(theus_task task, theus_queue queue, uint64_t tag, theus_error *err) {
+  if (forked()) return refuse_fork(err);
+  return theusgo_announce(task, queue, tag, err);
 }
 
 int32_t theus_result(theus_task task, theus_value *out, theus_error *err) {

@@ -37,7 +37,15 @@ func locate(o *pool.Options) error {
 	cmd.Env = o.Env
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
-	out, err := cmd.Output()
+	var stdout bytes.Buffer
+	cmd.Stdout = &stdout
+	pool.HostForks.Lock()
+	err = cmd.Start()
+	pool.HostForks.Unlock()
+	if err == nil {
+		err = cmd.Wait()
+	}
+	out := stdout.Bytes()
 	if err != nil {
 		return fmt.Errorf("%s cannot be asked where theus is installed: %w %s", path, err, strings.TrimSpace(stderr.String()))
 	}

@@ -358,6 +358,15 @@ int32_t theus_execute(theus_engine engine, const theus_call *call, theus_task *o
  * THEUS_ETIMEDOUT: not yet. */
 int32_t theus_wait(theus_task task, int64_t timeout_ms, theus_error *err);
 
+/* Looks whether the task has ended: THEUS_OK or THEUS_EPENDING. When it is likely
+ * to end right now it polls for a moment, at most 0.12 ms: waking a sleeper
+ * would take longer than the task. For event loops, before they sleep. */
+int32_t theus_look(theus_task task, theus_error *err);
+
+/* Has the end of a task announced by a queue, also when it has ended already. For
+ * tasks that were executed without one. */
+int32_t theus_announce(theus_task task, theus_queue queue, uint64_t tag, theus_error *err);
+
 /* How the task ended: THEUS_OK, and `out` has the value; or THEUS_TASK_*, and
  * err has the text and its detail {"type","message","traceback"} or
  * {"pid","signal","exit","reason"}. After THEUS_TASK_FAILED `out` holds the pickled

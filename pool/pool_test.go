@@ -261,6 +261,38 @@ func TestEndsAreAnnounced(t *testing.T) {
 	require.Zero(t, n, "an empty queue is not readable")
 }
 
+func TestAnEndCanBeAnnouncedLater(t *testing.T) {
+	f := newFixture(t, 1, "zygote")
+	q, err := NewQueue()
+	require.NoError(t, err)
+	defer q.Close()
+	ended, running := f.start("echo"), f.start("hang")
+	f.end(ended)
+	ended.Announce(q, 1, 11)
+	running.Announce(q, 2, 22)
+	f.Cancel(running)
+	events := make([]Event, 4)
+	require.Equal(t, 2, q.Take(events))
+	require.Equal(t, []Event{{Handle: 1, Tag: 11, Status: OK}, {Handle: 2, Tag: 22, Status: Cancelled}}, events[:2])
+}
+
+func TestLookingPollsOnlyForTasksThatAreShortAndRun(t *testing.T) {
+	f := newFixture(t, 1, "zygote")
+	f.end(f.submit(f.call("echo", "")))
+	for range 100 {
+		task := f.submit(f.call("echo", "x"))
+		for !task.Look() {
+			_, _ = unix.Poll(nil, 0)
+		}
+		require.Equal(t, "x", text(task.Outcome()))
+	}
+	hang := f.start("hang")
+	require.False(t, hang.Look())
+	f.Cancel(hang)
+	require.True(t, hang.Look())
+	require.Equal(t, "the reactor reads again", text(f.end(f.submit(f.call("echo", "the reactor reads again")))))
+}
+
 func TestLogsReachTheHost(t *testing.T) {
 	f := newFixture(t, 1, "zygote")
 	q, err := NewQueue()

@@ -24,12 +24,19 @@ type spawnReply struct {
 	err     error
 }
 
+// HostForks is held while a child is being started, and by the C library whenever the host forks (capi/forks.go). Go waits for the
+// end of a pipe to learn whether exec succeeded; a process that the host forks in that moment, a worker of
+// multiprocessing say, would inherit the pipe and hold it open for as long as it lives, and the start would hang.
+var HostForks sync.Locker = &sync.Mutex{}
+
 var spawner = sync.OnceValue(func() chan<- spawnRequest {
 	requests := make(chan spawnRequest)
 	guard.Go("spawner", func(*guard.Panic) {}, func() {
 		runtime.LockOSThread()
 		for r := range requests {
+			HostForks.Lock()
 			process, err := os.StartProcess(r.path, r.args, r.attr)
+			HostForks.Unlock()
 			r.reply <- spawnReply{process, err}
 		}
 	})

@@ -90,7 +90,7 @@ type Task struct {
 	name    string // for messages
 	pool    *Pool
 	done    chan struct{} // closed at the end
-	ended   atomic.Bool   // set before done is closed
+	ended   atomic.Bool   // set after outcome is written, before done is closed
 	outcome Outcome       // written before done is closed; its holdings are given up by Release
 
 	worker   *worker
@@ -105,6 +105,20 @@ func (t *Task) Done() <-chan struct{} { return t.done }
 
 // Ended reports whether it has, without waiting.
 func (t *Task) Ended() bool { return t.ended.Load() }
+
+// Look reports whether it has ended, and polls for a moment if it is likely to end right now; see Pool.Look.
+func (t *Task) Look() bool { return t.pool.Look(t) }
+
+// Announce has its end announced by q, at once if it has ended already.
+func (t *Task) Announce(q *Queue, handle, tag uint64) {
+	t.pool.mu.Lock()
+	defer t.pool.mu.Unlock()
+	if t.ended.Load() {
+		q.push(Event{Handle: handle, Tag: tag, Status: t.outcome.Status})
+		return
+	}
+	t.call.Queue, t.call.Handle, t.call.Tag = q, handle, tag
+}
 
 // Tag is the caller's.
 func (t *Task) Tag() uint64 { return t.call.Tag }

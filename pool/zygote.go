@@ -85,8 +85,10 @@ func (p *Pool) newZygote() (*zygote, error) {
 		if err == nil {
 			z.status = state.String()
 		}
-		p.mu.Unlock()
 		close(z.ended)
+		// The stream may stay open: a child that the host forked while the zygote was started holds its end.
+		p.reactor.post(func() { drain(z); z.lost(nil) })
+		p.mu.Unlock()
 	})
 	return z, nil
 }
@@ -249,7 +251,7 @@ func (z *zygote) hung(why string) {
 	}
 	z.status = why
 	z.kill()
-	// The end of its stream brings the reactor to lost.
+	z.pool.reactor.post(func() { z.lost(nil) })
 }
 
 func (z *zygote) kill() {
@@ -262,7 +264,7 @@ func (z *zygote) lost(error) {
 	p := z.pool
 	p.mu.Lock()
 	defer p.unlock()
-	if z.failed || p.closed {
+	if z.failed || p.closed || p.zygote != z {
 		p.reactor.remove(z.conn, z.token)
 		return
 	}

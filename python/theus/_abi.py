@@ -232,6 +232,8 @@ PROTOTYPES: Final[dict[str, tuple[Any, tuple[Any, ...]]]] = {
     "theus_define": (_i32, (_u64, c.POINTER(GivenSpan), _u64, _out, _err)),
     "theus_execute": (_i32, (_u64, c.POINTER(Call), _out, _err)),
     "theus_wait": (_i32, (_u64, _i64, _err)),
+    "theus_look": (_i32, (_u64, _err)),
+    "theus_announce": (_i32, (_u64, _u64, _u64, _err)),
     "theus_result": (_i32, (_u64, c.POINTER(Value), _err)),
     "theus_result_buf": (_i32, (_u64, _u64, _out, _err)),
     "theus_cancel": (_i32, (_u64, _err)),

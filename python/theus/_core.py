@@ -305,6 +305,19 @@ class Core:
         """theus_wait: whether the task has ended."""
         return self._done("theus_wait", task, timeout_ms)
 
+    def look(self, task: int) -> bool:
+        """theus_look: whether the task has ended, after polling for a moment if that may help."""
+        status = self.status("theus_look", task)
+        if status == abi.EPENDING:
+            return False
+        if status:
+            self.fail(status)
+        return True
+
+    def announce(self, task: int, queue: int, tag: int) -> None:
+        """theus_announce."""
+        self.call("theus_announce", task, queue, tag)
+
     def result(self, task: int) -> tuple[int, abi.Value]:
         """theus_result: status (OK or TASK_*) and value; the error text waits for `fail`."""
         value = abi.fresh(abi.Value)

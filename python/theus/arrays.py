@@ -141,12 +141,14 @@ class Memory:
     def _sweep(self, views: list[weakref.ref[Any]]) -> None:
         if not self._lock.acquire(blocking=False):
             return  # another thread is at it
-        # Only what was there at the start is swept: other threads append meanwhile.
-        count = len(views)
-        alive = [ref for ref in views[:count] if ref() is not None]
-        views[:count] = alive
-        self._limit = max(64, 2 * len(alive))
-        self._lock.release()
+        try:
+            # Only what was there at the start is swept: other threads append meanwhile.
+            count = len(views)
+            alive = [ref for ref in views[:count] if ref() is not None]
+            views[:count] = alive
+            self._limit = max(64, 2 * len(alive))
+        finally:
+            self._lock.release()
 
     def refuse_writes(self) -> None:
         """Make every noted view read-only."""

@@ -17,18 +17,19 @@ __all__ = ["await_future", "await_settled", "await_task", "left_running", "on_th
 
 async def await_task(call: Call) -> Any:
     """Send a call to the pool and await its result; cancelling it ends the task."""
-    prepared = call.prepare()
     queue = call.session.loops.of_running_loop()
-    tag, ended = queue.expect()
-    task = 0
+    task = call.prepare().submit(call.session.engine)
+    ended = False
     try:
-        task = prepared.submit(call.session.engine, queue=queue.value, tag=tag)
-        await ended
+        # A small task is done before this loop would have fallen asleep and been woken again.
+        ended = queue.may_poll() and core().look(task)
+        if not ended:
+            await queue.end_of(task)
+            ended = True
         return call.take(task)
     finally:
-        if task and (ended.cancelled() or not ended.done()):  # nobody waits any more
+        if not ended:  # nobody waits any more
             core().cancel(task)
-        queue.forget(tag)
         core().release(task)
 
 

@@ -18,6 +18,7 @@ import logging
 import os
 import select
 import threading
+import time
 import weakref
 from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError
@@ -34,6 +35,8 @@ __all__ = ["CompletionThread", "LoopQueue", "LoopQueues", "TaskFuture"]
 
 _BATCH = 64
 _PATIENCE = 5.0
+# How long a coroutine that awaits one small task after the other may keep the loop to itself.
+_POLLING = 0.002
 _tags = itertools.count(1)
 
 
@@ -48,26 +51,31 @@ class LoopQueue:
         self._waiting: dict[int, asyncio.Future[None]] = {}
         self._loop = weakref.ref(loop)
         self._closing = False
+        self._suspended = 0.0  # when the loop last had its turn
         loop.add_reader(fd, self._drain)
 
-    @property
-    def value(self) -> int:
-        """The library's handle."""
-        return self._handle.value
+    def may_poll(self) -> bool:
+        """Whether the loop may be held up for a moment: nothing else is ready to run on it, and
+        it has looked at its timers and sockets just now."""
+        loop = self._loop()
+        # Other loops than asyncio's own do not say what is ready; there we always sleep.
+        ready = getattr(loop, "_ready", True)
+        return not ready and time.monotonic() - self._suspended < _POLLING
 
-    def expect(self) -> tuple[int, asyncio.Future[None]]:
-        """A tag for a task, and what becomes done when that task has ended."""
+    async def end_of(self, task: int) -> None:
+        """Suspend until the task has ended."""
         loop = self._loop()
         assert loop is not None
         tag = next(_tags)
         future = self._waiting[tag] = loop.create_future()
-        return tag, future
-
-    def forget(self, tag: int) -> None:
-        """Nobody waits for that task any more."""
-        self._waiting.pop(tag, None)
-        if self._closing and not self._waiting:
-            self.detach()
+        try:
+            core().announce(task, self._handle.value, tag)
+            await future
+        finally:
+            self._suspended = time.monotonic()
+            self._waiting.pop(tag, None)
+            if self._closing and not self._waiting:
+                self.detach()
 
     def close(self) -> None:
         """Stop polling once all that is awaited has ended."""

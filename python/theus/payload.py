@@ -29,6 +29,9 @@ _WORTH_A_SPAN = 1 << 12
 # The wire takes 4,096 spans in a value; the rest of a very long list goes into the stream.
 _MOST_SPANS = 4000
 
+# Nothing in these can refer to shared memory or to a class of the program.
+_PLAIN = frozenset({type(None), bool, int, float, complex, str})
+
 # Under these names a pickle means "the same module over there", which is another program.
 _MAIN_MODULES = (b"__main__", b"__mp_main__")
 
@@ -75,6 +78,8 @@ def encode(value: Any, *, refers: Callable[[Origin], bool] | None = None) -> Enc
     Raises:
         Exception: whatever the pickler raised; it is not wrapped, so that the caller can explain.
     """
+    if type(value) in _PLAIN:
+        return Encoded([pickle.dumps(value, _PROTOCOL)], [])
     encoded: Encoded | None
     try:
         encoded, locked = _encode(value, refers, _plain_dumps)

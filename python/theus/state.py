@@ -27,11 +27,17 @@ class State(Mapping[str, Any]):
 
     __slots__ = ("_data", "_heavy", "_load", "version")
 
+    version: int
+    _load: Callable[[], bytes | None] | None
+    _heavy: Any
+    _data: FrozenDict | None
+
     def __init__(self, version: int, load: Callable[[], bytes | None], heavy: Any) -> None:
-        self.version = version
-        self._load: Callable[[], bytes | None] | None = load
-        self._heavy = heavy
-        self._data: FrozenDict | None = None
+        own = object.__setattr__  # ours refuses
+        own(self, "version", version)
+        own(self, "_load", load)
+        own(self, "_heavy", heavy)
+        own(self, "_data", None)
 
     @property
     def data(self) -> FrozenDict:

@@ -2,17 +2,19 @@
 
 ::
 
-    zygote.py     is started by the host, imports what workers need, forks them, reports their ends
-      process.py  what a process sheds when it becomes a zygote or a worker
-      preload.py  the modules that are imported before the fork
-    main.py       a worker: takes a task, runs it, answers; until the host is gone
-      link.py     its connection to the host: frames in both directions, one lock
-      segments.py the shared memory that it has mapped
-      tasks.py    one task: decode, call, encode
+    zygote.py       is started by the host, imports what workers need, forks them, reports their ends
+      process.py    what a process sheds when it becomes a zygote or a worker
+      preload.py    the modules that are imported before the fork
+    main.py         a worker: takes a task, runs it, answers; until the host is gone
+      seeding.py    its random streams      blas.py  its threads
+      status.py     the page that tells which task it runs
+      link.py       its connection to the host: frames in both directions
+      segments.py   the shared memory that it has mapped
+      tasks.py      one task: decode, call, answer
         functions.py  which function is meant
-        heavy.py      ctx.heavy
-        failures.py   what went wrong, in a form that can travel
-    frames.py     frames on a socket; wire.py what is in them (docs/internals.md)
+        heavy.py      ctx.heavy             log.py   ctx.log
+        results.py    what it returned      failures.py  what it raised
+    frames.py       frames on a socket      wire.py  what is in them (docs/internals.md)
 
 Nothing here loads the Go library: workers talk to the host over an inherited socket and map
 shared memory themselves.

@@ -91,12 +91,7 @@ class QueuedTask:
     def __init__(self, frame: Frame, segments: Segments) -> None:
         fields = Reader(frame.payload)
         self.id = frame.id
-        self.function = fields.u64()
-        self.version = fields.u64()
-        self.rng_key = fields.u64()
-        self.out_codec = fields.u8()
-        fields.u8()
-        count = fields.u16()
+        self.function, self.version, self.rng_key, self.out_codec, count = fields.task_head()
         self.target = fields.text()
         self.input = Received(fields.value(), frame, segments)
         self.arrays = [take_array(fields, frame, segments) for _ in range(count)]
@@ -145,11 +140,15 @@ class Link:
 
     def next_task(self) -> QueuedTask | None:
         """The next task to run; None: the worker is to exit."""
-        self._drain()
-        self._wait(lambda: bool(self._tasks) or self._exiting)
-        if self._exiting:
-            return None
-        return self._tasks.popleft()
+        while True:
+            if self._tasks:  # one that waited here may have been cancelled meanwhile
+                self._drain()
+            self._wait(lambda: bool(self._tasks) or self._exiting)
+            self._handle_what_was_read()  # together with the task, its cancellation perhaps
+            if self._exiting:
+                return None
+            if self._tasks:
+                return self._tasks.popleft()
 
     def forgotten_functions(self) -> list[int]:
         """Functions that the host will not ask for again, since the last call."""
@@ -262,6 +261,14 @@ class Link:
                 self._handle(frame)
             self._acknowledge()
 
+    def _handle_what_was_read(self) -> None:
+        with self._state:
+            while not self._reading:
+                frame = self._channel.buffered()
+                if frame is None:
+                    break
+                self._handle(frame)
+
     def _wait(self, done: Callable[[], bool]) -> None:
         """Read, or let another thread read, until `done`, which is asked under the lock."""
         with self._state:
@@ -323,7 +330,7 @@ class Link:
                 return
 
     def _acknowledge(self) -> None:
-        if self._abandoned:
+        if self._abandoned or not self.segments.unsettled:
             return
         for segment in self.segments.settle():
             self.send(frames.RETIRED, segment)

@@ -63,6 +63,8 @@ def prefer_as_victim() -> None:
 
 def flush_output() -> None:
     """Bring out what was printed. Output that nobody takes is no reason to fail."""
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(Exception):
-            stream.flush()
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except Exception:
+        return

@@ -38,15 +38,10 @@ def encode_result(outcome: Any, name: str, codec: int, heavy: TaskHeavy) -> byte
         HeapFull: there is no room for it.
     """
     codec = codec or wire.CODEC_PICKLE
-    encoders: dict[int, Callable[[Any, str, TaskHeavy], Encoded]] = {
-        wire.CODEC_PICKLE: _encode_pickle,
-        wire.CODEC_JSON: _encode_json,
-        wire.CODEC_RAW: _encode_raw,
-    }
     if isinstance(outcome, Outcomes):
         encoded = _encode_batch(outcome, name, heavy)
     else:
-        encoded = encoders[codec](outcome, name, heavy)
+        encoded = _ENCODERS[codec](outcome, name, heavy)
     descriptors = heavy.hand_over(encoded.arrays)
     arrays = wire.u16(len(descriptors)) + b"".join(descriptors)
     if len(arrays) + _OTHER_FIELDS > frames.INLINE_LIMIT:
@@ -157,3 +152,10 @@ def _encode_json(value: Any, name: str, heavy: TaskHeavy) -> Encoded:
             "numbers that are finite, text, lists, and dicts with string keys."
         ) from None
     return Encoded([text.encode()], referred)
+
+
+_ENCODERS: dict[int, Callable[[Any, str, TaskHeavy], Encoded]] = {
+    wire.CODEC_PICKLE: _encode_pickle,
+    wire.CODEC_JSON: _encode_json,
+    wire.CODEC_RAW: _encode_raw,
+}

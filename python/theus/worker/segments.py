@@ -83,6 +83,11 @@ class Segments:
         self._retired.add(segment)
         self._shared.pop(segment, None)
 
+    @property
+    def unsettled(self) -> bool:
+        """Whether `settle` has anything to do."""
+        return bool(self._unmapped or self._retired)
+
     def settle(self) -> list[int]:
         """The retired segments that this process has no map of any more; each is told once."""
         with contextlib.suppress(IndexError):

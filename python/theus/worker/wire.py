@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from .frames import ProtocolError
 
@@ -24,6 +24,7 @@ SPAN_ALIGN = 64
 _U16 = struct.Struct("<H")
 _U32 = struct.Struct("<I")
 _U64 = struct.Struct("<Q")
+_TASK_HEAD = struct.Struct("<QQQBxH")
 _VALUE = struct.Struct("<BBH")
 _SPAN = struct.Struct("<QQ")
 _ARRAY = struct.Struct("<QQQQQIBBBB")
@@ -48,36 +49,47 @@ class Reader:
             raise ProtocolError("a frame ends before its fields do")
         return self._view[start : self._at]
 
+    def unpack(self, layout: struct.Struct) -> tuple[Any, ...]:
+        """The next fields, of a fixed layout."""
+        start, self._at = self._at, self._at + layout.size
+        if self._at > len(self._view):
+            raise ProtocolError("a frame ends before its fields do")
+        return layout.unpack_from(self._view, start)
+
     def u8(self) -> int:
         return self.take(1)[0]
 
     def u16(self) -> int:
-        return int(_U16.unpack(self.take(2))[0])
+        return int(self.unpack(_U16)[0])
 
     def u32(self) -> int:
-        return int(_U32.unpack(self.take(4))[0])
+        return int(self.unpack(_U32)[0])
 
     def u64(self) -> int:
-        return int(_U64.unpack(self.take(8))[0])
+        return int(self.unpack(_U64)[0])
 
     def text(self) -> str:
         return str(self.take(self.u32()), "utf-8", "replace")
 
+    def task_head(self) -> tuple[Any, ...]:
+        """(function, version, rng_key, out_codec, number of descriptors) of a TASK."""
+        return self.unpack(_TASK_HEAD)
+
     def value(self) -> WireValue:
-        codec, where, count = _VALUE.unpack(self.take(_VALUE.size))
+        codec, where, count = self.unpack(_VALUE)
         if where == INLINE:
             lengths = [self.u32() for _ in range(count)]
             return WireValue(codec, [self.take(length) for length in lengths], 0, 0, [])
         if where != IN_SEGMENT:
             raise ProtocolError(f"a value is at an unknown place {where}")
         segment, size = self.u64(), self.u64()
-        ranges = [_SPAN.unpack(self.take(_SPAN.size)) for _ in range(count)]
+        ranges = [self.unpack(_SPAN) for _ in range(count)]
         if any(offset + length > size for offset, length in ranges):
             raise ProtocolError(f"a value reaches over the end of segment {segment}")
         return WireValue(codec, [], segment, size, ranges)
 
     def array(self) -> WireArray:
-        fields = _ARRAY.unpack(self.take(_ARRAY.size))
+        fields = self.unpack(_ARRAY)
         segment, size, offset, _nbytes, version, _itemsize, has_fd, flags, ndim, _ = fields
         descr, key = self.text(), self.text()
         layout = struct.unpack(f"<{2 * ndim}q", self.take(16 * ndim))

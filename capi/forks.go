@@ -1,0 +1,20 @@
+package main
+
+// void shim_hold_forks(void);
+// void shim_let_fork(void);
+import "C"
+
+import (
+	"sync"
+
+	"github.com/theus-project/theus-go/pool"
+)
+
+// hostForks is a lock that the C library takes as well before this process forks (pthread_atfork, in shim.c).
+type hostForks struct{}
+
+func (hostForks) Lock()   { C.shim_hold_forks() }
+func (hostForks) Unlock() { C.shim_let_fork() }
+
+// orderForks puts it in place, before the first process is started.
+var orderForks = sync.OnceFunc(func() { pool.HostForks = hostForks{} })
