@@ -1,7 +1,7 @@
 """What does a task cost that does nothing? theus beside ProcessPoolExecutor, in one run.
 
-Run: ``python bench/noop.py``. The two take turns; figures are medians of the rounds, so a machine whose
-speed drifts does not favour either.
+Run: ``python bench/noop.py``. The two take turns; figures are medians of the rounds, so a machine
+whose speed drifts does not favour either.
 """
 
 from __future__ import annotations

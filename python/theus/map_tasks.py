@@ -55,22 +55,14 @@ class _PoolBatch:
         self._engine = session.engine
         self._commit = commit
         self._queue = session.loops.of_running_loop() if awaited else None
-        self._task = 0
-        if self._queue is None:
-            self._task = prepared.submit(self._engine)
-            return
-        self._tag, self._ended = self._queue.expect()
-        try:
-            self._task = prepared.submit(self._engine, queue=self._queue.value, tag=self._tag)
-        except BaseException:
-            self._queue.forget(self._tag)
-            raise
+        self._task = prepared.submit(self._engine)
 
     def wait(self) -> None:
         wait_for_task(self._task)
 
     async def ended(self) -> None:
-        await self._ended
+        assert self._queue is not None, "not begun to be awaited"
+        await self._queue.end_of(self._task)
 
     def take(self) -> tuple[list[Any], BaseException | None]:
         try:
@@ -88,8 +80,6 @@ class _PoolBatch:
         self._release()
 
     def _release(self) -> None:
-        if self._queue is not None:
-            self._queue.forget(self._tag)
         core().release(self._task)
 
 

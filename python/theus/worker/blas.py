@@ -9,8 +9,8 @@ import os
 import re
 
 # (a part of the library's file name, functions that set the number of threads). numpy's and
-# scipy's own builds of OpenBLAS have prefixes and suffixes on their names. (Those with an underscore
-# right after "threads" are for Fortran and take a pointer.)
+# scipy's own builds of OpenBLAS have prefixes and suffixes on their names. (Those with an
+# underscore right after "threads" are for Fortran and take a pointer.)
 _SETTERS = (
     (
         "openblas",

@@ -53,8 +53,8 @@ _SEND = int(socket.MSG_NOSIGNAL)
 _READ = int(socket.MSG_CMSG_CLOEXEC)
 _READ_NOW = int(socket.MSG_CMSG_CLOEXEC | socket.MSG_DONTWAIT)
 _DESCRIPTORS_LOST = int(socket.MSG_CTRUNC)
-# A sleeper takes 55-69 µs to be woken on a two-core machine, more than a small task takes in all. So
-# a reader polls a moment before it sleeps, as long as frames keep coming that fast.
+# A sleeper takes 55-69 µs to be woken on a two-core machine, more than a small task takes in all.
+# So a reader polls a moment before it sleeps, as long as frames keep coming that fast.
 _POLLING = 200_000  # ns
 _OFTEN = 1_000_000  # ns from one frame to the next
 
@@ -208,7 +208,7 @@ class Channel:
         return True
 
     def _await_awake(self) -> None:
-        """Wait for something to read; at most a moment without sleeping, and that only if it pays."""
+        """Wait for something to read: for a moment without sleeping, where that pays."""
         began = time.perf_counter_ns()
         if self._busy:
             until = began + _POLLING

@@ -67,8 +67,8 @@ def preload(names: Iterable[str], warn: Callable[[str], None]) -> bool:
         if problem is None:
             warn(
                 f"importing {name!r} started threads, so workers cannot be forked after it: each "
-                "is started as a fresh interpreter, which takes longer. Leave it out of preload= to "
-                "have them forked."
+                "is started as a fresh interpreter, which takes longer. Leave it out of preload= "
+                "to have them forked."
             )
             return False
         warn(
