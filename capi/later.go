@@ -33,8 +33,14 @@ func pushPending(h uint64) {
 	}
 }
 
+// releasing is held while what was pushed is released: theus_reap returns only when that is done, also
+// when the goroutine below has begun with it.
+var releasing sync.Mutex
+
 // releasePending releases all that was pushed and returns how many.
 func releasePending() (n int) {
+	releasing.Lock()
+	defer releasing.Unlock()
 	for p := pendingList.Swap(nil); p != nil; p = p.next {
 		if release(p.handle) == nil {
 			n++

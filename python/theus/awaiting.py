@@ -17,8 +17,9 @@ __all__ = ["await_future", "await_settled", "await_task", "left_running", "on_th
 
 async def await_task(call: Call) -> Any:
     """Send a call to the pool and await its result; cancelling it ends the task."""
+    prepared = call.prepare()
     queue = call.session.loops.of_running_loop()
-    task = call.prepare().submit(call.session.engine)
+    task = prepared.submit(call.session.engine)
     ended = False
     try:
         # A small task is done before this loop would have fallen asleep and been woken again.

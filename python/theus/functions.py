@@ -286,9 +286,16 @@ class _Defined:
 _ABSENT = object()
 
 
-def _watch(fn: Callable[..., Any]) -> list[tuple[Any, str, Any]]:
-    """(namespace or cell, name, value) of all that a function's meaning depends on."""
-    entries: list[tuple[Any, str, Any]] = []
+_Watched = tuple["weakref.ref[types.FunctionType]", str | int, Any]
+
+
+def _watch(fn: Callable[..., Any]) -> list[_Watched]:
+    """(function, name of a global or number of a cell, value) of all that its meaning depends on.
+
+    Functions are held weakly, and not their cells or globals either: through those a recursive
+    function would keep itself alive.
+    """
+    entries: list[_Watched] = []
     seen: set[int] = set()
     todo: list[Any] = [fn]
     while todo:
@@ -296,14 +303,15 @@ def _watch(fn: Callable[..., Any]) -> list[tuple[Any, str, Any]]:
         if not isinstance(function, types.FunctionType) or id(function) in seen:
             continue
         seen.add(id(function))
+        reference = weakref.ref(function)
         values: list[Any] = []
-        for cell in function.__closure__ or ():
+        for number, cell in enumerate(function.__closure__ or ()):
             value = _content(cell)
             values.append(value)
-            entries.append((cell, "", _hold(value)))
+            entries.append((reference, number, _hold(value)))
         for name, value in used_globals(function).items():
             values.append(value)
-            entries.append((function.__globals__, name, _hold(value)))
+            entries.append((reference, name, _hold(value)))
         # Helpers of the same module travel along by value, so their meaning counts as well.
         todo += [v for v in values if getattr(v, "__module__", None) == fn.__module__]
     return entries
@@ -317,12 +325,17 @@ def _content(cell: Any) -> Any:
 
 
 def _hold(value: Any) -> Any:
-    # Functions weakly: a recursive one would otherwise keep itself alive through its own entry.
     return weakref.ref(value) if isinstance(value, types.FunctionType) else value
 
 
-def _unchanged(where: Any, name: str, before: Any) -> bool:
-    now = where.get(name, _ABSENT) if isinstance(where, dict) else _content(where)
+def _unchanged(reference: weakref.ref[types.FunctionType], name: str | int, before: Any) -> bool:
+    function = reference()
+    if function is None:  # a helper that was replaced
+        return False
+    if isinstance(name, int):
+        now = _content((function.__closure__ or ())[name])
+    else:
+        now = function.__globals__.get(name, _ABSENT)
     if now is before:
         return True
     if isinstance(before, weakref.ref):

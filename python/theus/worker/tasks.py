@@ -7,6 +7,7 @@ import os
 import time
 from typing import Any, NamedTuple
 
+from ..arrays import resolving
 from ..context import Domain, Inputs, TaskContext, WorkerInfo
 from ..errors import TheusError
 from ..payload import decode
@@ -61,7 +62,8 @@ class Runner:
         self._page.set(status.IDLE, 0)
 
     def _result(self, task: QueuedTask, heavy: TaskHeavy, clock: _Clock) -> bytes:
-        callee = self._functions.find(task.id, task.function, task.target)
+        with resolving(heavy):  # a function may capture shared arrays
+            callee = self._functions.find(task.id, task.function, task.target)
         call = self._decode_input(task, heavy)
         self._page.set(status.RUNNING, task.id)
         outcome = self._call(task, callee, call, heavy, clock)
