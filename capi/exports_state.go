@@ -210,11 +210,7 @@ func theusgo_heavy_keys(h C.uint64_t, out *C.uint64_t, err *C.theus_error) C.int
 		if bad != nil {
 			return bad
 		}
-		keys := s.Keys()
-		if keys == nil {
-			keys = []string{}
-		}
-		return giveJSON(out, keys)
+		return giveJSON(out, s.Keys())
 	})
 }
 

@@ -70,8 +70,13 @@ func (s *Snapshot) Heavy(key string) (*pool.Array, pool.Presence) {
 	return nil, pool.Absent
 }
 
-// Keys lists the heavy keys, sorted.
-func (s *Snapshot) Keys() []string { return s.snap.HeavyKeys() }
+// Keys implements pool.Source: the heavy keys, sorted.
+func (s *Snapshot) Keys() []string {
+	if keys := s.snap.HeavyKeys(); keys != nil {
+		return keys
+	}
+	return []string{}
+}
 
 const maxNearest = 50
 

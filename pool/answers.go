@@ -247,6 +247,7 @@ const (
 	fetchSegment  = 1
 	fetchState    = 2
 	fetchFunction = 3
+	fetchKeys     = 4
 
 	fetchedHere        = 0
 	fetchedAbsent      = 1
@@ -276,6 +277,8 @@ func (w *worker) onFetch(request uint64, d *decoder) error {
 		w.fetchState(request, t, key)
 	case fetchFunction:
 		w.fetchFunction(request, t, argument)
+	case fetchKeys:
+		w.fetchKeys(request, t)
 	default:
 		return fmt.Errorf("worker %d asked for something of unknown kind %d", w.index, kind)
 	}
@@ -361,8 +364,28 @@ func (w *worker) fetchFunction(request uint64, t *Task, id uint64) {
 	w.send(frameFetched, request, e.buf, fds...)
 }
 
-// fetchState encodes state outside the lock: it may be large. The version stays pinned meanwhile by a reference of its own.
 func (w *worker) fetchState(request uint64, t *Task, path string) {
+	w.answerValue(request, t, func(source Source) (Value, error) {
+		data, err := source.Export(path)
+		if err != nil {
+			return Value{}, err
+		}
+		return NewValue(w.pool.options.Heap, CodecState, [][]byte{data}, "state for a worker")
+	})
+}
+
+func (w *worker) fetchKeys(request uint64, t *Task) {
+	w.answerValue(request, t, func(source Source) (Value, error) {
+		names, err := json.Marshal(source.Keys())
+		if err != nil {
+			return Value{}, err
+		}
+		return NewValue(w.pool.options.Heap, CodecJSON, [][]byte{names}, "keys for a worker")
+	})
+}
+
+// answerValue makes a value of the task's version outside the lock, since it may be large, and sends it.
+func (w *worker) answerValue(request uint64, t *Task, of func(Source) (Value, error)) {
 	source := t.call.Source
 	if source == nil {
 		w.answerError(request, "this task reads no version of the state")
@@ -370,7 +393,7 @@ func (w *worker) fetchState(request uint64, t *Task, path string) {
 	}
 	p := w.pool
 	p.spawn("state for a worker", func() {
-		value, err := exportState(p.options.Heap, source, path)
+		value, err := of(source)
 		p.mu.Lock()
 		defer p.unlock()
 		p.after(value.Release)
@@ -390,14 +413,6 @@ func (w *worker) fetchState(request uint64, t *Task, path string) {
 		e.value(&value)
 		w.send(frameFetched, request, e.buf, fds...)
 	})
-}
-
-func exportState(heap *shm.Heap, source Source, path string) (Value, error) {
-	data, err := source.Export(path)
-	if err != nil {
-		return Value{}, err
-	}
-	return NewValue(heap, CodecState, [][]byte{data}, "state for a worker")
 }
 
 // onAlloc grants a segment to write to. Reserving pages can take long, so it happens off the reactor.

@@ -30,6 +30,7 @@ func (s *fakeSource) Heavy(key string) (*Array, Presence) {
 	}
 	return nil, Absent
 }
+func (s *fakeSource) Keys() []string                { return []string{"x"} }
 func (s *fakeSource) Nearest(string) []string       { return []string{"x"} }
 func (s *fakeSource) Export(string) ([]byte, error) { return []byte("state"), nil }
 func (s *fakeSource) Release() {

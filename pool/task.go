@@ -36,6 +36,8 @@ type Source interface {
 	Version() uint64
 	// Heavy returns a key's array with a reference for the caller.
 	Heavy(key string) (*Array, Presence)
+	// Keys lists all heavy keys, sorted.
+	Keys() []string
 	// Nearest lists the keys most like a missing one.
 	Nearest(key string) []string
 	// Export encodes all data at or below a path (codec state).
