@@ -297,9 +297,9 @@ class Core:
         array, _kept = span_array(spans)
         return self._handle("theus_define", engine, array, len(spans))
 
-    def execute(self, engine: int, call: abi.Call) -> int:
-        """theus_execute."""
-        return self._handle("theus_execute", engine, c.byref(call))
+    def execute(self, engine: int, call: abi.Call, task: c.c_uint64) -> None:
+        """theus_execute: the handle is put into `task`."""
+        self.call("theus_execute", engine, c.byref(call), c.byref(task))
 
     def wait(self, task: int, timeout_ms: int) -> bool:
         """theus_wait: whether the task has ended."""

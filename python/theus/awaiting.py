@@ -19,9 +19,9 @@ async def await_task(call: Call) -> Any:
     """Send a call to the pool and await its result; cancelling it ends the task."""
     prepared = call.prepare()
     queue = call.session.loops.of_running_loop()
-    task = prepared.submit(call.session.engine)
     ended = False
     try:
+        task = prepared.submit(call.session.engine)
         # A small task is done before this loop would have fallen asleep and been woken again.
         ended = queue.may_poll() and core().look(task)
         if not ended:
@@ -29,9 +29,7 @@ async def await_task(call: Call) -> Any:
             ended = True
         return call.take(task)
     finally:
-        if not ended:  # nobody waits any more
-            core().cancel(task)
-        core().release(task)
+        prepared.let_go(ended=ended)
 
 
 async def await_future(future: Future[Any], call: Call) -> Any:

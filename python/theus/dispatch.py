@@ -88,9 +88,10 @@ class Dispatcher:
         return future.result()
 
     def _wait_for_task(self, call: Call) -> Any:
-        task = call.prepare().submit(self.session.engine)
+        prepared = call.prepare()
         ended = False
         try:
+            task = prepared.submit(self.session.engine)
             wait_for_task(task)
             ended = True
             return call.take(task)
@@ -98,9 +99,7 @@ class Dispatcher:
             end_thread_at_exit()
             raise
         finally:
-            if not ended:  # Ctrl-C, say
-                core().cancel(task)
-            core().release(task)
+            prepared.let_go(ended=ended)
 
     # -- as a future ---------------------------------------------------------------------------
 
@@ -116,6 +115,7 @@ class Dispatcher:
             task = prepared.submit(self.session.engine, queue=completions.value, tag=tag)
         except BaseException:
             completions.forget(tag)
+            prepared.let_go(ended=False)
             raise
         future.ends_with(task)
         return future

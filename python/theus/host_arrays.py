@@ -95,13 +95,17 @@ def whole_handle(array: Any, engine: int) -> ArrayHandle | None:
 
 
 class ResultArrays:
-    """Resolves the references in one task's result; the arrays came along with it."""
+    """Resolves the references in one task's result; the arrays came along with it.
+
+    They came in the order in which the result first mentions their segments. The numbers of the
+    segments are no guide: one that somebody could still write to was copied into another.
+    """
 
     def __init__(self, engine: int, task: int, count: int) -> None:
         self._engine = engine
         self._task = task
         self._count = count
-        self._roots: dict[int, tuple[ArrayHandle, Origin]] | None = None
+        self._roots: dict[int, tuple[ArrayHandle, Origin]] = {}
 
     def resolve(
         self,
@@ -113,7 +117,9 @@ class ResultArrays:
         key: str | None,
         version: int,
     ) -> ShmArray:
-        found = self._by_segment().get(segment)
+        if segment not in self._roots and len(self._roots) < self._count:
+            self._roots[segment] = self._next()
+        found = self._roots.get(segment)
         if found is None:
             raise SegmentGone(
                 f"a result refers to segment {segment} ({key or 'without a key'}), which did not "
@@ -132,12 +138,8 @@ class ResultArrays:
             keep=handle,
         )
 
-    def _by_segment(self) -> dict[int, tuple[ArrayHandle, Origin]]:
-        if self._roots is None:
-            self._roots = {}
-            for index in range(self._count):
-                handle = ArrayHandle(core().result_buf(self._task, index), self._engine)
-                memory = memory_of(array_of(handle, None))
-                assert memory is not None
-                self._roots[memory.origin.segment] = handle, memory.origin
-        return self._roots
+    def _next(self) -> tuple[ArrayHandle, Origin]:
+        handle = ArrayHandle(core().result_buf(self._task, len(self._roots)), self._engine)
+        memory = memory_of(array_of(handle, None))
+        assert memory is not None
+        return handle, memory.origin

@@ -55,7 +55,11 @@ class _PoolBatch:
         self._engine = session.engine
         self._commit = commit
         self._queue = session.loops.of_running_loop() if awaited else None
-        self._task = prepared.submit(self._engine)
+        try:
+            self._task = prepared.submit(self._engine)
+        except BaseException:
+            prepared.let_go(ended=False)
+            raise
 
     def wait(self) -> None:
         wait_for_task(self._task)

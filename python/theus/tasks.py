@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes as c
 import pickle
 import warnings
@@ -13,7 +14,13 @@ from . import payload, stateless
 from ._core import Handle, core, span_array
 from ._status import parse_detail, raise_for
 from .arrays import bytes_over
-from .errors import EngineClosed, LargeArgumentWarning, RemoteError, RemoteTraceback
+from .errors import (
+    EngineClosed,
+    LargeArgumentWarning,
+    RemoteError,
+    RemoteTraceback,
+    TheusError,
+)
 from .host_arrays import ArrayHandle, ResultArrays, handle_under
 from .stateless import StrictPickler
 
@@ -27,7 +34,7 @@ COPIED_OUT = 64 << 10
 class PreparedCall:
     """A theus_call, and all that must live until the library has taken it."""
 
-    __slots__ = ("_kept", "struct")
+    __slots__ = ("_kept", "_task", "struct")
 
     def __init__(
         self,
@@ -40,6 +47,7 @@ class PreparedCall:
         retries: int = 0,
         rng_key: int = 0,
     ) -> None:
+        self._task = c.c_uint64()
         spans, span_keep = span_array(encoded.spans)
         self.struct = call = abi.fresh(abi.Call)
         # Field by field, and only what is not zero: this is on the way of every task.
@@ -61,10 +69,25 @@ class PreparedCall:
         self._kept = (function, encoded, spans, span_keep, handles, bufs, names)
 
     def submit(self, engine: int, *, queue: int = 0, tag: int = 0) -> int:
-        """Queue the task; gives its handle, which the caller releases."""
+        """Queue the task; gives its handle, which is released by the caller or by `let_go`."""
         self.struct.queue = queue
         self.struct.tag = tag
-        return core().execute(engine, self.struct)
+        core().execute(engine, self.struct, self._task)
+        return self._task.value
+
+    def let_go(self, *, ended: bool) -> None:
+        """Release the task, and end it first unless it has ended. Without a task: nothing.
+
+        Ctrl-C may come after the library took the task and before `submit` has returned its
+        handle; the library wrote it here, so even then the task does not run on for ever.
+        """
+        task = self._task.value
+        if not task:
+            return
+        if not ended:
+            with contextlib.suppress(TheusError):  # it ended, and was taken and released
+                core().cancel(task)
+        core().release(task)
 
 
 def _handles(encoded: payload.Encoded) -> list[ArrayHandle]:

@@ -18,7 +18,7 @@ from ..dtypes import descr_of, dtype_of
 from ..errors import HeapFull, TheusError
 from ..mapping import Mapping
 from . import wire
-from .link import HEAVY, NO_DESCRIPTORS, Link, take_array
+from .link import HEAVY, KEYS, NO_DESCRIPTORS, Link, take_array
 from .wire import Reader, WireArray
 
 _HERE = 0
@@ -98,15 +98,10 @@ class TaskHeavy(HeavyView):
 
     def keys(self) -> Sequence[str]:
         """The keys of this version."""
-        if self._keys is not None:
-            return self._keys
-        # No array has the empty key, so the answer is the list of those that there are.
-        with self._link.fetch(self._task, HEAVY, "") as answer:
-            fields = Reader(answer.payload)
-            if fields.u8() == _ABSENT:
-                self._keys = sorted(json.loads(fields.text() or "[]"))
-                return self._keys
-            raise TheusError(f"the keys of ctx.heavy cannot be read: {fields.text()}")
+        if self._keys is None:
+            names = self._link.fetch_bytes(self._task, KEYS, "", "the keys of ctx.heavy")
+            self._keys = list(json.loads(names))
+        return self._keys
 
     def _view(self, described: WireArray) -> ShmArray:
         mapping = self._mapping(described.segment, described.key)

@@ -31,6 +31,7 @@ HEAVY = 0
 SEGMENT = 1
 STATE = 2
 FUNCTION = 3
+KEYS = 4
 
 NO_DESCRIPTORS = (
     "this worker has no descriptor left. Close files and sockets that tasks open, or raise the "
@@ -171,6 +172,19 @@ class Link:
         """Ask for an array, a segment, state or a function; the answer is a FETCHED frame."""
         payload = wire.u64(task) + bytes((kind,)) + wire.text(key) + wire.u64(argument)
         return self._request(frames.FETCH, payload)
+
+    def fetch_bytes(self, task: int, kind: int, key: str, what: str) -> bytes:
+        """Ask for a value, STATE or KEYS, and take the bytes of it.
+
+        Raises:
+            TheusError: it cannot be had.
+        """
+        with self.fetch(task, kind, key) as answer:
+            fields = Reader(answer.payload)
+            if fields.u8():
+                raise TheusError(f"{what} cannot be read: {fields.text()}")
+            received = Received(fields.value(), answer, self.segments)
+        return b"".join(received.take(self, task))
 
     def fetch_shared(self, task: int, segment: int, what: str) -> Mapping:
         """A map of a segment that is read in place; see `_fetch_segment`."""

@@ -9,13 +9,12 @@ from typing import Any, NamedTuple
 
 from ..arrays import resolving
 from ..context import Domain, Inputs, TaskContext, WorkerInfo
-from ..errors import TheusError
 from ..payload import decode
 from ..state import State, decode_state
 from . import failures, frames, status, wire
 from .functions import Callee, FunctionCache
 from .heavy import TaskHeavy
-from .link import STATE, Link, QueuedTask, Received
+from .link import STATE, Link, QueuedTask
 from .log import TaskLogger
 from .process import flush_output
 from .results import Outcomes, encode_failure, encode_result
@@ -151,12 +150,7 @@ class Runner:
 
     def _fetch_state(self, task: QueuedTask, path: str) -> bytes:
         """The state at or below a path, encoded."""
-        with self._link.fetch(task.id, STATE, path) as answer:
-            fields = wire.Reader(answer.payload)
-            if fields.u8():
-                raise TheusError(f"ctx.state cannot be read: {fields.text()}")
-            received = Received(fields.value(), answer, self._link.segments)
-        return b"".join(received.take(self._link, task.id))
+        return self._link.fetch_bytes(task.id, STATE, path, "ctx.state")
 
 
 class _Clock:
