@@ -1,0 +1,77 @@
+/* What the C tests share: a check that says where it failed, and calls that must succeed. */
+#ifndef THEUS_TESTS_CHECK_H
+#define THEUS_TESTS_CHECK_H
+
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE /* memmem, realpath */
+#endif
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "theus.h"
+
+#define CHECK(condition)                                                      \
+  do {                                                                        \
+    if (!(condition)) {                                                       \
+      fprintf(stderr, "%s:%d: failed: %s\n", __FILE__, __LINE__, #condition); \
+      exit(1);                                                                \
+    }                                                                         \
+  } while (0)
+
+/* Calls with an error struct named err in scope. */
+#define OK(call)                                                        \
+  do {                                                                  \
+    int32_t status_ = (call);                                           \
+    if (status_ != THEUS_OK) {                                          \
+      fprintf(stderr, "%s:%d: %s: %s: %s\n", __FILE__, __LINE__, #call, \
+              theus_status_name(status_), err.message);                 \
+      exit(1);                                                          \
+    }                                                                   \
+  } while (0)
+
+#define FAILS(expected, call)                                                   \
+  do {                                                                          \
+    int32_t status_ = (call);                                                   \
+    if (status_ != (expected)) {                                                \
+      fprintf(stderr, "%s:%d: %s gave %s, not %s\n", __FILE__, __LINE__, #call, \
+              theus_status_name(status_), #expected);                           \
+      exit(1);                                                                  \
+    }                                                                           \
+  } while (0)
+
+#define ERROR_INIT {sizeof(theus_error), 0, 0, ""}
+
+/* Options for an engine whose workers run the interpreter of the tests. */
+static inline theus_options test_options(void) {
+  theus_options options;
+  memset(&options, 0, sizeof options);
+  options.struct_size = sizeof options;
+  options.workers = 2;
+  options.python = getenv("THEUS_PYTHON");
+  return options;
+}
+
+/* The absolute path of this directory, where c_tasks.py is. */
+static inline const char *test_directory(void) {
+  static char path[4096];
+  CHECK(realpath(__FILE__, path) != NULL);
+  *strrchr(path, '/') = 0;
+  return path;
+}
+
+/* How many mappings of anonymous shared memory this process has. */
+static inline int memfd_mappings(void) {
+  char line[4096];
+  int count = 0;
+  FILE *maps = fopen("/proc/self/maps", "r");
+  CHECK(maps != NULL);
+  while (fgets(line, sizeof line, maps) != NULL) {
+    if (strstr(line, "memfd:") != NULL) count++;
+  }
+  fclose(maps);
+  return count;
+}
+
+#endif

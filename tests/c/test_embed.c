@@ -1,0 +1,166 @@
+/* A C host, end to end: open, allocate, publish, run a Python function, read its result. */
+#include "check.h"
+
+#include <poll.h>
+#include <unistd.h>
+
+static theus_error err = ERROR_INIT;
+
+/* Runs a Python function on keyword arguments in JSON and returns its task. */
+static theus_task start(theus_engine engine, const char *target, const char *json) {
+  theus_span in = {json, strlen(json)};
+  theus_call call;
+  theus_task task;
+  memset(&call, 0, sizeof call);
+  call.struct_size = sizeof call;
+  call.target = target;
+  call.in_codec = THEUS_CODEC_JSON;
+  call.out_codec = THEUS_CODEC_JSON;
+  call.in = &in;
+  call.nin = 1;
+  OK(theus_execute(engine, &call, &task, &err));
+  return task;
+}
+
+static void expect_json(theus_task task, const char *json) {
+  theus_value value = {.struct_size = sizeof value};
+  OK(theus_wait(task, 60000, &err));
+  OK(theus_result(task, &value, &err));
+  CHECK(value.codec == THEUS_CODEC_JSON && value.nspans == 1);
+  CHECK(value.spans[0].len == strlen(json));
+  CHECK(memcmp(value.spans[0].ptr, json, strlen(json)) == 0);
+  OK(theus_release(value.blob));
+  OK(theus_release(task));
+}
+
+static void arrays_are_shared(theus_engine engine) {
+  const int64_t shape[] = {500, 400};
+  theus_buf buf;
+  theus_view view = {.struct_size = sizeof view};
+  theus_update update = {.struct_size = sizeof update, .op = THEUS_SET_HEAVY, .path = "grid"};
+  uint64_t version;
+  OK(theus_alloc(engine, "grid", THEUS_F64, 2, shape, 0, &buf, &err));
+  OK(theus_view_get(buf, &view, &err));
+  CHECK(view.nbytes == 500 * 400 * 8 && view.strides[0] == 3200 && view.strides[1] == 8);
+  CHECK(view.flags == THEUS_VIEW_WRITABLE && strcmp(view.descr, "<f8") == 0);
+  CHECK(((uintptr_t)view.data & 63) == 0);
+  double *data = view.data;
+  for (int i = 0; i < 500 * 400; i++) data[i] = 0.5;
+  update.buf = buf;
+  OK(theus_cas(engine, 0, &update, 1, 0, &version, &err));
+  CHECK(version == 1);
+  OK(theus_view_get(buf, &view, &err));
+  CHECK(view.flags == THEUS_VIEW_PUBLISHED && view.version == 1);
+  data[0] = 1e9; /* too late: reaches nobody */
+  expect_json(start(engine, "c_tasks:total", "{\"key\": \"grid\"}"), "100000.0");
+  OK(theus_release(buf));
+}
+
+static void failures_are_described(theus_engine engine) {
+  theus_value value = {.struct_size = sizeof value};
+  const void *text;
+  uint64_t length;
+  theus_task task = start(engine, "c_tasks:fail", "{\"text\": \"on purpose\"}");
+  OK(theus_wait(task, 60000, &err));
+  FAILS(THEUS_TASK_FAILED, theus_result(task, &value, &err));
+  CHECK(strstr(err.message, "ValueError: on purpose") != NULL);
+  OK(theus_blob_data(err.detail, &text, &length));
+  CHECK(memmem(text, length, "Traceback", 9) != NULL);
+  OK(theus_release(err.detail));
+  if (value.blob != 0) OK(theus_release(value.blob));
+  OK(theus_release(task));
+  FAILS(THEUS_EBADF, theus_release(task));
+
+  task = start(engine, "c_tasks:die", "{}");
+  OK(theus_wait(task, 60000, &err));
+  FAILS(THEUS_TASK_CRASHED, theus_result(task, &value, &err));
+  CHECK(strstr(err.message, "exited with status 3") != NULL);
+  OK(theus_release(err.detail));
+  OK(theus_release(task));
+
+  task = start(engine, "c_tasks:hang", "{}");
+  FAILS(THEUS_ETIMEDOUT, theus_wait(task, 0, &err));
+  FAILS(THEUS_EPENDING, theus_result(task, &value, &err));
+  OK(theus_cancel(task, &err));
+  OK(theus_wait(task, 60000, &err));
+  FAILS(THEUS_TASK_CANCELLED, theus_result(task, &value, &err));
+  OK(theus_release(task));
+}
+
+static void state_is_versioned(theus_engine engine) {
+  theus_snap snap;
+  theus_blob blob;
+  const void *text;
+  uint64_t length, version;
+  theus_update update = {.struct_size = sizeof update,
+                         .op = THEUS_SET,
+                         .path = "run.step",
+                         .codec = THEUS_CODEC_JSON,
+                         .ptr = "3",
+                         .len = 1};
+  OK(theus_snapshot(engine, &snap, &version, &err));
+  FAILS(THEUS_ENOTFOUND, theus_get_json(snap, "run", &blob, &err));
+  OK(theus_release(snap));
+  OK(theus_cas(engine, version, &update, 1, THEUS_STRICT, NULL, &err));
+  FAILS(THEUS_ECONFLICT, theus_cas(engine, version, &update, 1, 0, NULL, &err));
+  CHECK(err.detail != 0);
+  OK(theus_release(err.detail));
+  OK(theus_snapshot(engine, &snap, NULL, &err));
+  OK(theus_get_json(snap, "run", &blob, &err));
+  OK(theus_blob_data(blob, &text, &length));
+  CHECK(length == 10 && memcmp(text, "{\"step\":3}", 10) == 0);
+  OK(theus_release(blob));
+  OK(theus_release(snap));
+}
+
+static void ends_are_announced(theus_engine engine) {
+  theus_queue queue;
+  theus_event event;
+  theus_call call;
+  theus_task task;
+  int32_t fd;
+  uint64_t n = 0;
+  memset(&call, 0, sizeof call);
+  OK(theus_queue_open(engine, 0, &queue, &err));
+  OK(theus_queue_fd(queue, &fd, &err));
+  call.struct_size = sizeof call;
+  call.target = "operator:not_";
+  call.in_codec = THEUS_CODEC_RAW;
+  call.out_codec = THEUS_CODEC_JSON;
+  theus_span in = {"", 0};
+  call.in = &in;
+  call.nin = 1;
+  call.queue = queue;
+  call.tag = 99;
+  OK(theus_execute(engine, &call, &task, &err));
+  struct pollfd ready = {.fd = fd, .events = POLLIN};
+  CHECK(poll(&ready, 1, 60000) == 1);
+  OK(theus_poll(queue, &event, 1, &n, &err));
+  CHECK(n == 1 && event.task == task && event.tag == 99 && event.status == THEUS_OK);
+  expect_json(task, "true");
+  OK(theus_release(queue));
+}
+
+int main(void) {
+  theus_engine engine;
+  theus_options options = test_options();
+  char path[4096], python_path[4096];
+  const char *env[] = {path, python_path, NULL};
+  snprintf(path, sizeof path, "PATH=%s", getenv("PATH"));
+  snprintf(python_path, sizeof python_path, "PYTHONPATH=%s", test_directory());
+  options.env = env;
+  CHECK(theus_abi_version() == THEUS_ABI_VERSION);
+  OK(theus_open(&options, &engine, &err));
+  FAILS(THEUS_EINVAL, theus_release(engine));
+  arrays_are_shared(engine);
+  failures_are_described(engine);
+  state_is_versioned(engine);
+  ends_are_announced(engine);
+  OK(theus_close(engine, 0, &err));
+  OK(theus_close(engine, 0, &err));
+  OK(theus_release(engine));
+  FAILS(THEUS_EBADF, theus_close(engine, 0, &err));
+  CHECK(memfd_mappings() == 0);
+  puts("test_embed: 1 passed, 0 failed");
+  return 0;
+}

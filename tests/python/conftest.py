@@ -1,0 +1,73 @@
+"""Every test ends with nothing left: no descriptor, map, child process, thread or shared page."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+import leaks
+import theus
+from theus import TheusEngine
+
+EngineFactory = Callable[..., TheusEngine]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def installed_package() -> None:
+    """The tests run what users install. THEUS_TEST_TREE=1 lets them run the source tree."""
+    if os.environ.get("THEUS_TEST_TREE") != "1":
+        assert "site-packages" in Path(theus.__file__).parts, (
+            f"theus is imported from {theus.__file__}: install the wheel (make test-python), or "
+            "set THEUS_TEST_TREE=1"
+        )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def loaded_library(installed_package: None) -> None:
+    """Load the library once: its runtime keeps a few descriptors and threads of its own."""
+    for variable in [name for name in os.environ if name.startswith("THEUS_")]:
+        if variable not in ("THEUS_TEST_TREE", "THEUS_INJECT_LIBRARY", "THEUS_LIBRARY"):
+            del os.environ[variable]
+    before = leaks.holdings()
+    with TheusEngine(workers=1) as engine:
+        assert engine.submit(pow, 2, 3).result(60) == 8
+        engine.heavy.put("warm", [1.0])
+    del engine
+    left = leaks.left_over(before._replace(descriptors=leaks.holdings().descriptors))
+    assert not left, left
+
+
+@pytest.fixture(autouse=True)
+def nothing_left(loaded_library: None) -> Iterator[None]:
+    """Fail a test that leaves something behind."""
+    before = leaks.holdings()
+    yield
+    sys.last_value = sys.last_traceback = None  # type: ignore[assignment]
+    left = leaks.left_over(before)
+    assert not left, f"the test left behind: {left}"
+
+
+@pytest.fixture
+def make_engine(nothing_left: None) -> Iterator[EngineFactory]:
+    """Makes engines that are closed after the test."""
+    engines: list[TheusEngine] = []
+
+    def make(*args: object, **options: object) -> TheusEngine:
+        options.setdefault("workers", 2)
+        engine = TheusEngine(*args, **options)  # type: ignore[arg-type]
+        engines.append(engine)
+        return engine
+
+    yield make
+    for engine in engines:
+        engine.close()
+
+
+@pytest.fixture
+def engine(make_engine: EngineFactory) -> TheusEngine:
+    """An engine with two workers."""
+    return make_engine()

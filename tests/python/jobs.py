@@ -1,0 +1,272 @@
+"""Processes that the tests run in workers, in a module of their own that imports nothing large."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import mmap
+import os
+import random
+import sys
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from theus.contracts import process
+from theus.structures import StateUpdate
+
+
+def checksum(array: Any) -> int:
+    """A checksum of all bytes of a contiguous array, in the order of memory, read in place."""
+    flat = np.ravel(np.asarray(array), order="K")
+    assert flat.size == 0 or np.shares_memory(flat, array)
+    return zlib.crc32(flat.view(np.uint8)) if flat.size else 0
+
+
+def address(array: Any) -> int:
+    """Where the first element of an array is."""
+    return int(array.__array_interface__["data"][0])
+
+
+def report(path: str, **facts: Any) -> None:
+    """Append a line for the host to read while the task goes on."""
+    with Path(path).open("a") as file:
+        file.write(json.dumps({"pid": os.getpid(), **facts}) + "\n")
+
+
+def wait_at(gate: str) -> None:
+    """Wait until the host holds the gate, a FIFO, open for writing."""
+    os.close(os.open(gate, os.O_RDONLY))
+
+
+@process(parallel=True)
+def read_all(ctx: Any, key: str) -> dict[str, Any]:
+    """Read every byte of a heavy array, and tell where it is."""
+    array = ctx.heavy[key]
+    return {"pid": os.getpid(), "address": address(array), "checksum": checksum(array)}
+
+
+@process(parallel=True)
+def read_and_wait(ctx: Any, key: str, reports: str, gate: str) -> None:
+    """Read every byte of a heavy array, say so, and keep it until the gate opens."""
+    array = ctx.heavy[key]
+    report(reports, address=address(array), checksum=checksum(array))
+    wait_at(gate)
+
+
+def take_input(data: Any, reports: str, gate: str) -> int:
+    """Read an argument, say where it is, and write to it once the gate is open."""
+    report(reports, address=address(data), checksum=checksum(data))
+    wait_at(gate)
+    data += 1
+    return checksum(data)
+
+
+def make_result(length: int) -> Any:
+    """A result of its own, no copy of anything."""
+    return np.arange(1, length + 1, dtype=np.float64)
+
+
+def make_results(length: int) -> dict[str, Any]:
+    """Several in one, with something small between."""
+    return {"up": np.arange(1.0, length), "note": "small", "down": np.arange(length, 1.0, -1.0)}
+
+
+@process(parallel=True)
+def peek(ctx: Any, key: str) -> list[Any]:
+    """The values of a small heavy array."""
+    return list(ctx.heavy[key].tolist())
+
+
+@process(parallel=True)
+def shape_of(ctx: Any, key: str) -> Any:
+    """What a heavy array looks like."""
+    array = ctx.heavy[key]
+    return array.shape, array.strides, array.dtype, array.flags.writeable
+
+
+@process(parallel=True)
+def read_all_of_small(ctx: Any, _: int) -> float:
+    """A short task, so that every worker has run one."""
+    return float(ctx.heavy["small"].sum())
+
+
+def nothing(*_: Any, **__: Any) -> None:
+    """Takes anything."""
+
+
+def echo(value: Any) -> Any:
+    """Gives back what it got."""
+    return value
+
+
+@process(parallel=True)
+def add_to_cow(ctx: Any, key: str) -> float:
+    """Write to a private copy."""
+    mine = ctx.heavy.cow(key)
+    mine += 1
+    return float(mine[0])
+
+
+@process(parallel=True)
+def alloc(ctx: Any, key: str, shape: Any, dtype: Any = "float64") -> Any:
+    """An array for a result."""
+    return ctx.heavy.alloc(key, shape, dtype)
+
+
+def wait_and_give(value: Any, reports: str, gate: str) -> Any:
+    """Say that it runs, and give the value once the gate is open."""
+    report(reports)
+    wait_at(gate)
+    return value
+
+
+@process(parallel=True)
+def read_twice(ctx: Any, key: str, reports: str, gate: str) -> Any:
+    """Look at the state before and after the gate."""
+    first = ctx.state.version, float(ctx.heavy[key][0]), ctx.state.data["step"]
+    report(reports)
+    wait_at(gate)
+    return first, (ctx.state.version, float(ctx.heavy[key][0]), ctx.state.data["step"])
+
+
+@process(parallel=True)
+def make_memory_writable(ctx: Any, key: str) -> int:
+    """What a C extension would try that insists; gives the error number, 0 for success."""
+    return make_pages_writable(ctx.heavy[key])
+
+
+def make_pages_writable(array: Any) -> int:
+    """Ask the kernel to let this process write to an array's pages."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    page = os.sysconf("SC_PAGESIZE")
+    start = address(array) // page * page
+    failed = libc.mprotect(ctypes.c_void_p(start), ctypes.c_size_t(page), mmap.PROT_WRITE)
+    return ctypes.get_errno() if failed else 0
+
+
+@process(parallel=True)
+def grow_output(ctx: Any, key: str, length: int) -> Any:
+    """An array that is written in place, with a view that is kept and written to later."""
+    array = ctx.heavy.alloc(key, length)
+    array[:] = np.arange(length)
+    kept.append(np.asarray(array)[:10])
+    return array
+
+
+def write_to_kept() -> list[float]:
+    """Write to what `grow_output` kept; gives what is there now."""
+    view = kept[-1]
+    view[:] = -1.0
+    return [float(n) for n in view]
+
+
+kept: list[Any] = []
+
+
+@process(parallel=True)
+def draw(ctx: Any, _: Any = None) -> float:
+    """A number from the task's own generator."""
+    return float(ctx.rng.random())
+
+
+def draw_globally(reports: str = "", gate: str = "") -> tuple[int, dict[str, Any]]:
+    """Numbers from the generators that a process has."""
+    if reports:
+        report(reports)
+        wait_at(gate)
+    numbers = {"random": random.random(), "numpy.random": float(np.random.rand())}
+    return os.getpid(), {**numbers, "os": os.urandom(8)}
+
+
+def print_both(text: str) -> None:
+    """To both streams."""
+    print("out:", text)
+    print("err:", text, file=sys.stderr)
+
+
+@process(parallel=True)
+def log(ctx: Any, word: str, number: int) -> None:
+    """Records of several levels."""
+    ctx.log.debug("not shown")
+    ctx.log.warning("%s and %d", word, number)
+    try:
+        number / 0
+    except ZeroDivisionError:
+        ctx.log.exception("it failed")
+
+
+@process(parallel=True)
+def look_around(ctx: Any, rate: float) -> dict[str, Any]:
+    """What a task sees of the state."""
+    refused = []
+    for change in (
+        lambda: ctx.state.data["domain"].update(rate=3),
+        lambda: setattr(ctx.domain, "rate", 3),
+    ):
+        try:
+            change()
+        except Exception as error:
+            refused.append(type(error).__name__)
+    return {
+        "rate": ctx.domain.rate,
+        "stored rate": ctx.state.domain.rate,
+        "deep": ctx.domain["deep"].to_dict(),
+        "deep.a.1.b": ctx.state.data["domain"]["deep"]["a"][1]["b"],
+        "when": dict(ctx.domain.when),
+        "other": ctx.state["other"],
+        "version": ctx.state.version,
+        "refused": refused,
+    }
+
+
+@process(parallel=True, outputs=["report"])
+def one_output(ctx: Any) -> dict[str, int]:
+    """A value for the state."""
+    return {"rows": 3}
+
+
+@process(parallel=True, outputs=["first", "second"])
+def two_outputs(ctx: Any) -> Any:
+    """Two, of which one is left out."""
+    return 1, None
+
+
+@process(parallel=True, outputs=["heavy.made"])
+def heavy_output(ctx: Any, length: int) -> Any:
+    """An array for the state."""
+    array = ctx.heavy.alloc("made", length)
+    array[:] = np.arange(length)
+    return array
+
+
+@process(parallel=True)
+def heavy_update(ctx: Any, length: int) -> StateUpdate:
+    """The same, in other words."""
+    array = ctx.heavy.alloc("anything", length)
+    array[:] = np.arange(length)
+    return StateUpdate(heavy={"made": array})
+
+
+@process(parallel=True)
+def part_of_output(ctx: Any, length: int) -> Any:
+    """A view of an array that was allocated."""
+    array = ctx.heavy.alloc("unnamed", length)
+    array[:] = np.arange(length)
+    return array[10:13]
+
+
+def modules() -> list[str]:
+    """What this worker has imported."""
+    import theus
+
+    assert theus.TheusEngine is not None
+    return sorted(sys.modules)
+
+
+@process
+async def in_host(ctx: Any) -> Any:
+    """A process that runs in the host."""
+    return os.getpid() == ctx.worker.pid, float(ctx.heavy["x"].sum())

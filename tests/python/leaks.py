@@ -1,0 +1,107 @@
+"""What a process holds that a test must not leave behind."""
+
+from __future__ import annotations
+
+import gc
+import os
+import threading
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+PATIENCE = 5.0
+# The counter is the machine's, and other programs' pages come and go there. In development, several
+# test runs may share a machine; then it says nothing.
+SHMEM_NOISE = 32 << 20 if os.environ.get("THEUS_TEST_TREE") != "1" else 1 << 62
+
+
+class Holdings(NamedTuple):
+    """Descriptors, shared maps, children, threads and shared pages at one moment."""
+
+    descriptors: frozenset[str]
+    mappings: int
+    children: frozenset[int]
+    threads: frozenset[str]
+    shmem: int
+
+
+def holdings() -> Holdings:
+    return Holdings(
+        descriptors=_descriptors(),
+        mappings=_mappings("self") + sum(_mappings(str(pid)) for pid in children(os.getpid())),
+        children=frozenset(children(os.getpid())),
+        threads=frozenset(t.name for t in threading.enumerate() if t.name.startswith("theus")),
+        shmem=_shmem(),
+    )
+
+
+def left_over(before: Holdings) -> str:
+    """What is there now and was not before, after waiting for it to go; empty for nothing."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        gc.collect()
+        text = _difference(before, holdings())
+        if not text or time.monotonic() > deadline:
+            return text
+        threading.Event().wait(0.01)  # poll; what is awaited sends no signal
+
+
+def _difference(before: Holdings, now: Holdings) -> str:
+    found = []
+    if now.descriptors - before.descriptors:
+        found.append(f"descriptors {sorted(now.descriptors - before.descriptors)}")
+    if now.mappings > before.mappings:
+        found.append(f"{now.mappings - before.mappings} memfd mappings")
+    if now.children - before.children:
+        found.append(f"children {sorted(now.children - before.children)}")
+    if now.threads - before.threads:
+        found.append(f"threads {sorted(now.threads - before.threads)}")
+    if now.shmem > before.shmem + SHMEM_NOISE:
+        found.append(f"{now.shmem - before.shmem} bytes of shared pages")
+    return "; ".join(found)
+
+
+def children(pid: int) -> list[int]:
+    """All descendants of a process, zombies included."""
+    found: list[int] = []
+    for task in _listing(f"/proc/{pid}/task"):
+        text = _read(f"/proc/{pid}/task/{task}/children")
+        for child in map(int, text.split()):
+            found += [child, *children(child)]
+    return found
+
+
+def _descriptors() -> frozenset[str]:
+    found = set()
+    for fd in _listing("/proc/self/fd"):
+        try:
+            target = os.readlink(f"/proc/self/fd/{fd}")
+        except OSError:  # the one that lists the directory
+            continue
+        found.add(f"{fd} -> {target}")
+    return frozenset(found)
+
+
+def _mappings(pid: str) -> int:
+    return sum(1 for line in _read(f"/proc/{pid}/maps").splitlines() if "memfd:" in line)
+
+
+def _shmem() -> int:
+    for line in _read("/proc/meminfo").splitlines():
+        if line.startswith("Shmem:"):
+            return int(line.split()[1]) << 10
+    return 0
+
+
+def _listing(path: str) -> list[str]:
+    try:
+        return os.listdir(path)
+    except OSError:
+        return []
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text()
+    except OSError:
+        return ""

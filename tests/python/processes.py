@@ -1,0 +1,138 @@
+"""Processes and their memory, as the kernel tells of them in /proc."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+_REGION = re.compile(r"^([0-9a-f]+)-([0-9a-f]+) (\S+) \S+ \S+ \S+ *(.*)$")
+_AMOUNT = re.compile(r"^(\w+): +(\d+) kB$")
+_ZOMBIE = ("Z", "X")
+
+
+@dataclass
+class Region:
+    """One mapping of a process; the amounts of smaps are in bytes."""
+
+    start: int
+    end: int
+    access: str
+    name: str
+    amounts: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def is_shared_memory(self) -> bool:
+        """Whether it maps an anonymous memory file."""
+        return self.name.startswith("/memfd:")
+
+    def __contains__(self, address: int) -> bool:
+        return self.start <= address < self.end
+
+
+def regions(pid: int | str = "self") -> list[Region]:
+    """All mappings of a process, with the amounts of its smaps."""
+    found: list[Region] = []
+    for line in Path(f"/proc/{pid}/smaps").read_text().splitlines():
+        head = _REGION.match(line)
+        if head:
+            start, end, access, name = head.groups()
+            found.append(Region(int(start, 16), int(end, 16), access, name))
+            continue
+        amount = _AMOUNT.match(line)
+        if amount:
+            found[-1].amounts[amount[1]] = int(amount[2]) << 10
+    return found
+
+
+def region_of(pid: int | str, address: int) -> Region:
+    """The mapping that an address of a process lies in."""
+    for region in regions(pid):
+        if address in region:
+            return region
+    raise AssertionError(f"address {address:#x} of process {pid} is not mapped")
+
+
+def proportional_size(pid: int) -> int:
+    """Bytes of a process, each page divided by how many share it (PSS)."""
+    text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    found = re.search(r"^Pss: +(\d+) kB$", text, re.MULTILINE)
+    assert found is not None
+    return int(found[1]) << 10
+
+
+def state(pid: int) -> str:
+    """The kernel's letter for what a process does; "" when there is none."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+    return stat.rpartition(")")[2].split()[0]
+
+
+def alive(pid: int) -> bool:
+    """Whether a process is there and not just waiting to be reaped."""
+    return state(pid) not in ("", *_ZOMBIE)
+
+
+def descendants(pid: int) -> list[int]:
+    """Children of a process, and theirs, parents first. Zombies count."""
+    found = []
+    for task in _listed(f"/proc/{pid}/task"):
+        try:
+            children = Path(f"/proc/{pid}/task/{task}/children").read_text().split()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        for child in map(int, children):
+            found += [child, *descendants(child)]
+    return found
+
+
+def descriptors(pid: int | str = "self") -> set[str]:
+    """What a process has open: number and name of each."""
+    found = set()
+    for fd in _listed(f"/proc/{pid}/fd"):
+        try:
+            found.add(f"{fd}: {os.readlink(f'/proc/{pid}/fd/{fd}')}")
+        except (FileNotFoundError, ProcessLookupError):  # the one that reads the directory
+            continue
+    return found
+
+
+def sharing(inode: str) -> list[int]:
+    """Processes that have this memory file open or mapped, by ``/memfd:…`` line and inode."""
+    holders = []
+    for entry in _listed("/proc"):
+        if not entry.isdigit():
+            continue
+        try:
+            if inode in Path(f"/proc/{entry}/maps").read_text():
+                holders.append(int(entry))
+        except (FileNotFoundError, ProcessLookupError, PermissionError):
+            continue
+    return holders
+
+
+def _listed(directory: str) -> list[str]:
+    try:
+        return os.listdir(directory)
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+
+
+def in_session(leader: int) -> list[int]:
+    """Processes of the session that a process began, whoever their parent is now."""
+    found = []
+    for entry in _listed("/proc"):
+        if entry.isdigit() and alive(int(entry)) and _session(int(entry)) == leader:
+            found.append(int(entry))
+    return found
+
+
+def _session(pid: int) -> int:
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    return int(stat.rpartition(")")[2].split()[3])

@@ -1,0 +1,198 @@
+"""Loading the library: what is checked before, what is put right after, and what forks see."""
+
+from __future__ import annotations
+
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from theus import _abi as abi
+from theus import _core, _status, errors
+
+
+def run(code: str, *, timeout: float = 60) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=timeout, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    return done.stdout.strip()
+
+
+OPEN = "from theus import TheusEngine, TheusError\nimport resource\n"
+TRY = """
+try:
+    TheusEngine(workers=1)
+except TheusError as error:
+    print(error)
+"""
+
+
+def test_too_little_address_space_is_an_error_and_not_the_end() -> None:
+    code = (
+        OPEN + "import numpy, cloudpickle\n"
+        "used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (used + (300 << 20), resource.RLIM_INFINITY))\n"
+        "import theus.engine" + TRY
+    )
+    assert "RLIMIT_AS" in run(code)
+
+
+def test_too_few_threads_are_an_error_and_not_the_end() -> None:
+    # Root is exempt from the limit, so another user is needed to feel it.
+    code = (
+        OPEN + "import os, theus.engine\n"
+        "if os.getuid() == 0:\n    os.setgid(65534); os.setuid(65534)\n"
+        "hard = resource.getrlimit(resource.RLIMIT_NPROC)[1]\n"
+        "resource.setrlimit(resource.RLIMIT_NPROC, (3, hard))" + TRY
+    )
+    assert "RLIMIT_NPROC is 3" in run(code)
+
+
+def test_the_limit_of_descriptors_stays_as_it_was() -> None:
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    code = (
+        OPEN + f"resource.setrlimit(resource.RLIMIT_NOFILE, (256, {hard}))\n"
+        "with TheusEngine(workers=1) as engine:\n"
+        "    import subprocess\n"
+        "    print(resource.getrlimit(resource.RLIMIT_NOFILE)[0])\n"
+        "    print(engine.run(lambda: __import__('resource').getrlimit(7)[0]))\n"
+        "    print(subprocess.check_output(['sh', '-c', 'ulimit -n'], text=True).strip())"
+    )
+    assert run(code).splitlines() == ["256", "256", "256"]
+
+
+def test_another_abi_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(abi, "ABI_VERSION", 999)
+    with pytest.raises(ImportError, match="ABI version 1, this package 999"):
+        _core.Core(_core.library_path())
+
+
+def test_a_missing_library_is_an_import_error() -> None:
+    with pytest.raises(ImportError, match="Install theus again"):
+        _core.Core("/nowhere/libtheus.so")
+
+
+def test_a_forked_child_gets_an_error_and_no_hang() -> None:
+    code = """
+import gc, os, warnings
+warnings.simplefilter("ignore", DeprecationWarning)
+from theus import ForkedProcessError, TheusEngine
+engine = TheusEngine(workers=1)
+array = engine.heavy.put("x", [1.0, 2.0])
+assert engine.run(pow, 2, 3) == 8
+state = engine.state
+pid = os.fork()
+if pid == 0:
+    attempts = [
+        lambda: engine.run(pow, 2, 3),
+        lambda: engine.submit(pow, 2, 3),
+        lambda: engine.state,
+        lambda: engine.heavy.alloc("y", 3),
+        lambda: engine.heavy["x"],
+        lambda: state.heavy["x"],
+        lambda: engine.compare_and_swap(0, {"a": 1}),
+        lambda: engine.stats(),
+        lambda: TheusEngine(),
+    ]
+    caught = 0
+    for attempt in attempts:
+        try:
+            attempt()
+        except ForkedProcessError:
+            caught += 1
+    same = array.tolist() == [1.0, 2.0]
+    engine.close()
+    del engine, state, array, attempts
+    gc.collect()
+    os._exit(0 if caught == 9 and same else 1)
+assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+assert engine.run(pow, 2, 4) == 16
+print("parent works")
+"""
+    assert run(code) == "parent works"
+
+
+def test_a_child_forked_before_the_library_was_loaded_may_use_it() -> None:
+    code = """
+import os, theus.engine
+pid = os.fork()
+if pid == 0:
+    with theus.TheusEngine(workers=1) as engine:
+        ok = engine.run(pow, 2, 3) == 8
+    os._exit(not ok)
+print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"""
+    assert run(code) == "0"
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (abi.EINVAL, ValueError),
+        (abi.EVERSION, ValueError),
+        (abi.ENOTFOUND, KeyError),
+        (abi.ECONFLICT, errors.ContextError),
+        (abi.ECLOSED, errors.EngineClosed),
+        (abi.EFORKED, errors.ForkedProcessError),
+        (abi.EHEAP, errors.HeapFull),
+        (abi.ELIMIT, errors.TheusError),
+        (abi.EPANIC, errors.TheusError),
+        (abi.TASK_CRASHED, errors.WorkerCrashed),
+        (abi.TASK_TIMEOUT, errors.TaskTimeout),
+        (12345, errors.TheusError),
+    ],
+)
+def test_statuses_become_typed_errors(status: int, kind: type[Exception]) -> None:
+    with pytest.raises(kind) as caught:
+        _status.raise_for(status, "the text", b"")
+    assert "the text" in str(caught.value)
+    assert isinstance(caught.value, errors.TheusError)
+    assert caught.value.code == status
+
+
+def test_details_become_attributes() -> None:
+    crash = b'{"pid": 7, "signal": 11, "exit": 0, "reason": "segmentation fault"}'
+    with pytest.raises(errors.WorkerCrashed) as caught:
+        _status.raise_for(abi.TASK_CRASHED, "died", crash)
+    assert (caught.value.pid, caught.value.signal, caught.value.exit_code) == (7, 11, None)
+    long = b'{"message": "the whole of a text that did not fit"}'
+    with pytest.raises(errors.TheusError, match="whole of a text that did not fit"):
+        _status.raise_for(abi.EPANIC, "the whole of a", long)
+    with pytest.raises(errors.TheusError) as odd:
+        _status.raise_for(abi.EKERNEL, "x", b"not json")
+    assert odd.value.detail == {"text": "not json"}
+
+
+def test_workers_cannot_open_engines() -> None:
+    code = """
+from theus import TheusEngine, TheusError
+engine = TheusEngine(workers=1)
+def nested():
+    TheusEngine(workers=1)
+try:
+    engine.run(nested)
+except TheusError as error:
+    print(error)
+print(engine.run(lambda: "libtheus" in open("/proc/self/maps").read()))
+"""
+    text, loaded = run(code).splitlines()
+    assert "cannot be opened in a worker" in text
+    assert loaded == "False"
+
+
+def test_a_module_that_opens_an_engine_at_its_top(tmp_path: Path) -> None:
+    """Workers cannot import it, so its functions travel by value."""
+    (tmp_path / "with_engine.py").write_text(
+        "from theus import TheusEngine, process\n"
+        "engine = TheusEngine(workers=1)\n"
+        "@process(parallel=True)\ndef job(ctx, x):\n    return x + 1\n"
+    )
+    code = (
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
+        "import with_engine\nprint(with_engine.engine.run('job', x=1))"
+    )
+    assert run(code) == "2"

@@ -1,0 +1,85 @@
+"""ctx.log reaches the host's logging."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from typing import Any
+
+import pytest
+
+from theus import TheusEngine, process
+
+
+def speak(ctx: Any, text: str) -> None:
+    ctx.log.debug("unheard")
+    ctx.log.warning("%s from %d", text, ctx.worker.index)
+
+
+class Collected(logging.Handler):
+    """Collects records and tells when there are enough."""
+
+    def __init__(self, expected: int) -> None:
+        super().__init__()
+        self.records: list[logging.LogRecord] = []
+        self.complete = threading.Event()
+        self._expected = expected
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append(record)
+        if len(self.records) >= self._expected:
+            self.complete.set()
+
+
+@pytest.mark.parametrize("how", ["run", "submit", "map"])
+def test_records_of_workers_arrive(engine: TheusEngine, how: str) -> None:
+    logger = logging.getLogger(f"{__name__}.speak")
+    handler = Collected(1)
+    logger.addHandler(handler)
+    try:
+        if how == "run":
+            engine.run(speak, text="hello")
+        elif how == "submit":
+            engine.submit(speak, "hello").result(30)
+        else:
+            list(engine.map(speak, ["hello"]))
+        assert handler.complete.wait(30)
+    finally:
+        logger.removeHandler(handler)
+    (record,) = handler.records
+    assert record.getMessage().startswith("hello from ")
+    assert record.levelno == logging.WARNING
+    assert record.theus_worker in (0, 1)  # type: ignore[attr-defined]
+
+
+def test_nothing_is_lost_when_the_engine_closes(engine: TheusEngine) -> None:
+    logger = logging.getLogger(f"{__name__}.speak")
+    handler = Collected(20)
+    logger.addHandler(handler)
+    try:
+        for i in range(20):
+            engine.submit(speak, str(i))
+        engine.shutdown()
+    finally:
+        logger.removeHandler(handler)
+    assert len(handler.records) == 20
+
+
+def test_host_processes_log_under_the_same_name(
+    engine: TheusEngine, caplog: pytest.LogCaptureFixture
+) -> None:
+    @process
+    def in_host(ctx: Any) -> None:
+        ctx.log.warning("here")
+
+    engine.run(in_host)
+    assert caplog.records[0].message == "here"
+    assert caplog.records[0].name.endswith("in_host")
+
+
+def test_warnings_of_the_pool_are_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    with TheusEngine(workers=1, preload=["numpy", "no_such_module"]) as engine:
+        assert engine.run(pow, 2, 3) == 8
+        assert list(engine.map(abs, [-1])) == [1]
+    (record,) = [r for r in caplog.records if r.name == "theus"]
+    assert "no_such_module" in record.message

@@ -1,0 +1,186 @@
+"""engine.map: order, laziness, failures, batches."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import operator
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from conftest import EngineFactory
+from theus import StatelessnessError, TheusEngine, process
+from theus.batches import LARGEST, TARGET, BatchSize
+
+
+def square(x: int) -> int:
+    return x * x
+
+
+def fail_at_13(x: int) -> int:
+    if x == 13:
+        raise ValueError("thirteen")
+    return x
+
+
+def draw(ctx: Any, _: int) -> float:
+    return float(ctx.rng.random())
+
+
+@pytest.mark.parametrize("chunksize", ["auto", 1, 7, 1000])
+def test_results_come_in_order(engine: TheusEngine, chunksize: Any) -> None:
+    results = engine.map(square, range(100), chunksize=chunksize)
+    assert next(results) == 0
+    assert list(results) == [x * x for x in range(1, 100)]
+    assert list(engine.map(operator.add, [1, 2, 3], itertools.count(10))) == [11, 13, 15]
+    assert list(engine.map(square, [])) == []
+
+
+def test_asynchronous_iteration(engine: TheusEngine) -> None:
+    async def main() -> None:
+        results = [x async for x in engine.map(square, range(50))]
+        assert results == [x * x for x in range(50)]
+        seen: list[int] = []
+
+        async def see() -> None:
+            async for x in engine.map(fail_at_13, range(30), chunksize=5):
+                seen.append(x)
+
+        with pytest.raises(ValueError, match="thirteen"):
+            await see()
+        assert seen == list(range(13))
+
+    asyncio.run(main())
+
+
+def test_the_first_exception_is_raised_in_its_place(engine: TheusEngine) -> None:
+    seen: list[int] = []
+    with pytest.raises(ValueError, match="thirteen") as caught:
+        seen.extend(engine.map(fail_at_13, range(1000), chunksize=5))
+    assert seen == list(range(13))
+    assert "fail_at_13" in str(caught.value.__cause__)
+    engine.shutdown()  # returns: the rest was cancelled
+
+
+def test_it_is_lazy_and_never_far_ahead(engine: TheusEngine) -> None:
+    taken = 0
+
+    def endless() -> Iterator[int]:
+        nonlocal taken
+        while True:
+            taken += 1
+            yield taken
+
+    results = engine.map(square, endless(), chunksize=10)
+    assert taken == 0
+    for expected in range(1, 51):
+        assert next(results) == expected**2
+    assert taken <= 50 + 10 * (2 * 2 + 3)
+    results.close()
+    with pytest.raises(RuntimeError, match="once"):
+        aiter_of(results)
+
+
+def aiter_of(results: Any) -> Any:
+    return results.__aiter__()
+
+
+def test_dropping_it_cancels_the_rest(engine: TheusEngine, tmp_path: Path) -> None:
+    def wait_unless_first(x: int) -> int:
+        while x and not Path(str(tmp_path / "never")).exists():
+            pass
+        return x
+
+    for _ in engine.map(wait_unless_first, range(10), chunksize=1):
+        break
+    engine.shutdown()  # returns: nothing runs any more
+
+
+def test_random_numbers_belong_to_the_item(make_engine: EngineFactory) -> None:
+    def drawn(workers: int, chunksize: Any) -> list[float]:
+        with make_engine(workers=workers, seed=7) as engine:
+            return list(engine.map(draw, range(40), chunksize=chunksize))
+
+    expected = drawn(1, 1)
+    assert len(set(expected)) == 40
+    assert drawn(2, "auto") == drawn(2, 9) == expected
+    with make_engine(seed=7) as engine:
+        first, second = list(engine.map(draw, range(3))), list(engine.map(draw, range(3)))
+    assert first == expected[:3]
+    assert not set(first) & set(second), "another map, other numbers"
+
+
+def test_outputs_of_each_item_are_committed(engine: TheusEngine) -> None:
+    @process(parallel=True, outputs=["last"])
+    def job(ctx: Any, x: int) -> int:
+        return x
+
+    assert list(engine.map(job, range(5))) == list(range(5))
+    assert engine.state.last == 4
+
+
+def test_what_is_wrong_is_said_at_once(engine: TheusEngine) -> None:
+    with pytest.raises(TypeError, match="at least one iterable"):
+        engine.map(square)
+    with pytest.raises(ValueError, match="chunksize"):
+        engine.map(square, [1], chunksize=0)
+    with pytest.raises(KeyError, match="no process is called"):
+        engine.map("nonsense", [1])
+    with pytest.raises(StatelessnessError, match=r"items\[1\]\[0\]"):
+        list(engine.map(square, [1, (i for i in [])], chunksize=2))
+
+
+def test_shared_arrays_as_items(engine: TheusEngine) -> None:
+    array = engine.heavy.put("x", np.arange(12.0).reshape(3, 4))
+    assert list(engine.map(np.sum, array)) == [6, 22, 38]
+
+
+def test_progress(
+    engine: TheusEngine, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert len(list(engine.map(square, range(20), progress=True))) == 20
+    assert "20/20" in capsys.readouterr().err
+    monkeypatch.setitem(sys.modules, "tqdm.auto", None)
+    assert len(list(engine.map(square, range(20), progress=True))) == 20
+    assert "square: 20/20\n" in capsys.readouterr().err
+
+
+# ---- how large batches become -----------------------------------------------------
+
+
+def simulate(sizes: BatchSize, workers: int, cost: float, overhead: float, batches: int) -> int:
+    """Run batches on simulated workers; gives the last size."""
+    clock, size, free = 0.0, 1, [0.0] * workers
+    for _ in range(batches):
+        size = sizes.next()
+        worker = min(range(workers), key=lambda w: free[w])
+        free[worker] += overhead + size * cost
+        clock = max(clock, free[worker])
+        sizes.ended(size, clock)
+    return size
+
+
+def test_batches_of_short_calls_grow_to_the_target() -> None:
+    size = simulate(BatchSize(None, 2, None), 2, 10e-6, 100e-6, 300)
+    assert 0.3 * TARGET < size * 10e-6 < 3 * TARGET
+
+
+def test_long_calls_stay_alone() -> None:
+    assert simulate(BatchSize(None, 4, None), 4, 0.2, 100e-6, 50) == 1
+
+
+def test_batches_are_bounded_and_leave_work_for_all() -> None:
+    assert simulate(BatchSize(None, 2, None), 2, 0.0, 1e-9, 500) <= LARGEST
+    sizes = BatchSize(None, 2, 100)
+    sent = 0
+    while sent < 100:
+        size = sizes.next()
+        assert size <= max(1, (100 - sent) // 4 + 1)
+        sizes.ended(size, 1e-6 * sent)
+        sent += size
+    assert BatchSize(5, 2, 100).next() == 5

@@ -1,0 +1,64 @@
+"""Every Python block of the README runs as a reader would run it, and prints what it says."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+README = Path(__file__).parents[2] / "README.md"
+
+
+class Block(NamedTuple):
+    """A Python block: the module that it is the text of, its code, what it is said to print."""
+
+    module: str | None
+    code: str
+    printed: str | None
+
+
+def blocks() -> list[Block]:
+    """The Python blocks of the page, in order."""
+    before, *rest = README.read_text().split("```python\n")
+    found = []
+    for part in rest:
+        code, _, after = part.partition("```")
+        module = re.search(r"`(\w+)\.py`:[^\n]*\n+$", before)
+        printed = re.match(r"\s*It prints `(.*?)`", after)
+        found.append(Block(module and module[1], code, printed and printed[1]))
+        before = after
+    return found
+
+
+PROGRAMS = [(b.code, b.printed) for b in blocks() if b.module is None]
+MODULES = {b.module: b.code for b in blocks() if b.module is not None}
+
+
+def test_the_readme_has_programs_to_run() -> None:
+    assert len(PROGRAMS) == 2
+    assert list(MODULES) == ["statistics_tasks"]
+    assert [printed for _, printed in PROGRAMS if printed] == ["{'spread': 999000.0}"]
+
+
+@pytest.mark.parametrize(("code", "printed"), PROGRAMS)
+def test_it_runs_as_it_stands(code: str, printed: str | None, tmp_path: Path) -> None:
+    for name, text in MODULES.items():
+        (tmp_path / f"{name}.py").write_text(text)
+    (tmp_path / "program.py").write_text(code)
+    before = sorted(p.name for p in tmp_path.iterdir())
+    done = subprocess.run(
+        [sys.executable, "-B", "-W", "error", "program.py"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    if printed is not None:
+        assert done.stdout.strip() == printed
+    assert sorted(p.name for p in tmp_path.iterdir()) == before

@@ -1,0 +1,598 @@
+"""What a user does, and what they get: each mistake that the documentation names, one by one.
+
+Every error has the type that a caller would catch, says where the culprit is and what to do
+instead, and leaves the pool as it was: the same worker processes serve the next task.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import io
+import logging
+import os
+import socket
+import sqlite3
+import subprocess
+import sys
+import textwrap
+import threading
+import types
+from collections.abc import Callable, Iterator
+from multiprocessing.shared_memory import SharedMemory
+from pathlib import Path
+from typing import Any
+
+import jobs
+import jobs_that_fail
+import numpy as np
+import pytest
+
+import theus
+from theus import (
+    ContractViolationError,
+    HeapFull,
+    RemoteError,
+    StatelessnessError,
+    StatelessnessWarning,
+    StateUpdate,
+    TheusEngine,
+    UnknownProcess,
+    WorkerCrashed,
+    process,
+)
+
+pytest_plugins = ("shared_engine",)
+
+Engine = TheusEngine
+
+
+@pytest.fixture(scope="module")
+def engine(shared_engine: TheusEngine) -> TheusEngine:
+    return shared_engine
+
+
+@contextlib.contextmanager
+def pool_untouched(engine: Engine) -> Iterator[None]:
+    """The workers are the same afterwards, and serve the next task."""
+    before = {worker["pid"] for worker in engine.stats()["workers"]}
+    assert len(before) == 2
+    yield
+    assert engine.run(os.getpid) in before
+    assert {worker["pid"] for worker in engine.stats()["workers"]} == before
+
+
+# ---- what belongs to one process -----------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def a_generator() -> Iterator[Any]:
+    yield (n for n in range(3))
+
+
+@contextlib.contextmanager
+def a_lock() -> Iterator[Any]:
+    yield threading.Lock()
+
+
+@contextlib.contextmanager
+def a_thread() -> Iterator[Any]:
+    yield threading.Thread(target=print)
+
+
+# Each with the name of its type and a word of the advice.
+CULPRITS: dict[str, tuple[Callable[[], Any], str, str]] = {
+    "lock": (a_lock, "_thread.lock", "compare-and-swap"),
+    "open file": (
+        functools.partial(open, os.devnull),
+        "_io.TextIOWrapper",
+        "Open it inside the process",
+    ),
+    "binary file": (
+        functools.partial(open, os.devnull, "rb"),
+        "_io.BufferedReader",
+        "Open it inside the process",
+    ),
+    "socket": (socket.socket, "socket.socket", "Open it inside the process"),
+    "database": (
+        lambda: contextlib.closing(sqlite3.connect(":memory:")),
+        "sqlite3.Connection",
+        "Open it inside the process",
+    ),
+    "generator": (a_generator, "generator", "list"),
+    "thread": (a_thread, "threading.Thread", "lives in this process"),
+}
+
+
+class Holder:
+    """An object of the user's that has the culprit in an attribute."""
+
+    def __init__(self, conn: Any) -> None:
+        self.conn = conn
+
+
+def in_inputs(engine: Engine, culprit: Any) -> None:
+    engine.run(jobs.nothing, db=Holder(culprit))
+
+
+def in_positional_inputs(engine: Engine, culprit: Any) -> None:
+    engine.submit(jobs.nothing, 1, [culprit])
+
+
+def in_awaited_inputs(engine: Engine, culprit: Any) -> None:
+    asyncio.run(engine.execute(jobs.nothing, deep={"a": [0, culprit]}))
+
+
+def in_map(engine: Engine, culprit: Any) -> None:
+    list(engine.map(jobs.nothing, [1, culprit], chunksize=2))
+
+
+def in_context(engine: Engine, culprit: Any) -> None:
+    TheusEngine({"domain": {"conn": culprit}})
+
+
+def in_context_object(engine: Engine, culprit: Any) -> None:
+    TheusEngine(types.SimpleNamespace(setup=Holder(culprit)))
+
+
+def in_data(engine: Engine, culprit: Any) -> None:
+    engine.compare_and_swap(engine.state.version, data={"a.b": [culprit]})
+
+
+def in_state_update(engine: Engine, culprit: Any) -> None:
+    @process
+    def host_process(ctx: Any) -> StateUpdate:
+        return StateUpdate(data={"conn": culprit})
+
+    engine.run(host_process)
+
+
+def in_put(engine: Engine, culprit: Any) -> None:
+    engine.heavy.put("k", culprit)
+
+
+def in_list_put(engine: Engine, culprit: Any) -> None:
+    engine.heavy["k"] = [[culprit]]
+
+
+def in_closure(engine: Engine, culprit: Any) -> None:
+    def uses() -> str:
+        return repr(culprit)
+
+    engine.run(uses)
+
+
+def in_default(engine: Engine, culprit: Any) -> None:
+    engine.run(lambda conn=culprit: repr(conn))
+
+
+def in_partial(engine: Engine, culprit: Any) -> None:
+    engine.run(functools.partial(jobs.nothing, conn=culprit))
+
+
+def in_global(engine: Engine, culprit: Any) -> None:
+    """A global of a script or notebook, which a function there uses."""
+    script: dict[str, Any] = {"__name__": "__main__", "conn": culprit}
+    exec("def uses():\n    return repr(conn)", script)
+    engine.run(script["uses"])
+
+
+# Where the error must say that it is.
+PLACES: dict[Callable[[Engine, Any], None], str] = {
+    in_inputs: "inputs['db'].conn",
+    in_positional_inputs: "args[1][0]",
+    in_awaited_inputs: "inputs['deep']['a'][1]",
+    in_map: "items[1][0]",
+    in_context: "data['domain']['conn']",
+    in_context_object: "data['setup'].conn",
+    in_data: "data['a.b'][0]",
+    in_state_update: "data['conn']",
+    in_put: "heavy['k']",
+    in_list_put: "heavy['k'][0][0]",
+    in_closure: ".closure['culprit']",
+    in_default: ".defaults['conn']",
+    in_partial: ".keywords['conn']",
+    in_global: "uses.globals['conn']",
+}
+
+
+@pytest.mark.parametrize("kind", CULPRITS)
+@pytest.mark.parametrize("place", PLACES, ids=lambda place: place.__name__)
+def test_what_belongs_to_a_process_is_refused(
+    engine: Engine, place: Callable[[Engine, Any], None], kind: str
+) -> None:
+    make, type_name, advice = CULPRITS[kind]
+    version = engine.state.version
+    with pool_untouched(engine), make() as culprit:
+        with pytest.raises(StatelessnessError) as caught:
+            place(engine, culprit)
+        assert isinstance(caught.value, TypeError)
+        assert PLACES[place] in caught.value.path
+        assert caught.value.type_name.removeprefix("_") == type_name.removeprefix("_")
+        text = str(caught.value)
+        assert text.startswith(caught.value.path)
+        assert type_name in text
+        assert advice in text
+        # A traceback's frames would hold the culprit.
+        caught.value.__traceback__ = None
+        del caught
+    assert engine.state.version == version, "something was committed"
+    assert "k" not in engine.heavy
+
+
+def test_an_engine_that_was_refused_its_context_leaves_no_pool() -> None:
+    with pytest.raises(StatelessnessError, match=r"data\['lock'\]"):
+        TheusEngine({"lock": threading.Lock()})
+
+
+def test_what_pickles_passes(engine: Engine) -> None:
+    logger = logging.getLogger("theus.test.table")
+    with pool_untouched(engine):
+        assert engine.run(lambda log: log.name, log=logger) == logger.name
+        assert engine.run(lambda: logger.name) == logger.name
+        assert engine.run(jobs.echo, io.BytesIO(b"data")).getvalue() == b"data"
+        assert engine.run(jobs.echo, Path("a/b")) == Path("a/b")
+
+
+def test_a_connection_of_an_importable_module_is_a_warning(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "module_with_connection.py").write_text(
+        textwrap.dedent(
+            """
+            import sqlite3
+
+            CONNECTION = sqlite3.connect(":memory:")
+
+            def answer():
+                return CONNECTION.execute("select 6 * 7").fetchone()[0]
+            """
+        )
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    import module_with_connection  # type: ignore[import-not-found]
+
+    warned = pytest.warns(StatelessnessWarning, match=r"CONNECTION.*sqlite3\.Connection")
+    with TheusEngine(workers=1) as fresh, warned:  # one that has this directory on its path
+        assert fresh.run(module_with_connection.answer) == 42
+    module_with_connection.CONNECTION.close()
+    del sys.modules["module_with_connection"]
+
+
+# ---- names, not data -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("data", [[np.zeros(3)], np.zeros(3), [{"a": 1}], [3]])
+def test_data_in_inputs_of_the_decorator(data: Any) -> None:
+    with pytest.raises(TypeError, match="names, not data") as caught:
+        process(inputs=data, parallel=True)(lambda ctx: None)
+    assert "engine.heavy" in str(caught.value)
+    assert "heavy.prices" in str(caught.value), "an example of what to write"
+
+
+# ---- writing to what is published ----------------------------------------------------------------
+
+
+@pytest.fixture
+def published(engine: Engine) -> Iterator[str]:
+    engine.heavy.put("prices", np.arange(1.0, 100.0))
+    yield "prices"
+    del engine.heavy["prices"]
+
+
+def assign_item(array: Any) -> None:
+    array[0] = 1
+
+
+def assign_slice(array: Any) -> None:
+    array[:] = 0
+
+
+def assign_in_a_slice(array: Any) -> None:
+    array[10:20][0] = 1
+
+
+def add_in_place(array: Any) -> None:
+    array += 1
+
+
+def sort(array: Any) -> None:
+    array.sort()
+
+
+def fill(array: Any) -> None:
+    array.fill(1)
+
+
+def make_writable(array: Any) -> None:
+    array.setflags(write=True)
+
+
+def make_writable_by_flag(array: Any) -> None:
+    array.flags.writeable = True
+
+
+def numpy_copyto(array: Any) -> None:
+    np.copyto(array, 1.0)
+
+
+def numpy_add(array: Any) -> None:
+    np.add(array, 1.0, out=array)
+
+
+def numpy_put(array: Any) -> None:
+    np.put(array, [0], [1.0])
+
+
+def numpy_shuffle(array: Any) -> None:
+    np.random.default_rng(0).shuffle(array)
+
+
+def write_to_plain_view(array: Any) -> None:
+    np.asarray(array)[0] = 1
+
+
+BY_THE_ARRAY = [
+    assign_item,
+    assign_slice,
+    assign_in_a_slice,
+    add_in_place,
+    sort,
+    fill,
+    make_writable,
+]
+BY_NUMPY = [numpy_copyto, numpy_add, numpy_put, numpy_shuffle, write_to_plain_view]
+
+
+@pytest.mark.parametrize("write", BY_THE_ARRAY, ids=lambda write: write.__name__)
+def test_a_worker_writes_to_a_published_array(
+    engine: Engine, published: str, write: Callable[[Any], None]
+) -> None:
+    with pool_untouched(engine):
+        with pytest.raises(ValueError, match=r"heavy\['prices'\] is read-only") as caught:
+            engine.run(jobs_that_fail.apply_to_heavy, write, published)
+        assert "ctx.heavy.cow('prices')" in str(caught.value)
+        assert engine.run(jobs.peek, published) == list(np.arange(1.0, 100.0))
+
+
+@pytest.mark.parametrize(
+    "write", [*BY_NUMPY, make_writable_by_flag], ids=lambda write: write.__name__
+)
+def test_numpy_writes_to_a_published_array(
+    engine: Engine, published: str, write: Callable[[Any], None]
+) -> None:
+    with pool_untouched(engine):
+        with pytest.raises(ValueError, match=r"(?i)read-?only|writeable") as caught:
+            engine.run(jobs_that_fail.apply_to_heavy, write, published)
+        told = "\n".join([str(caught.value), *getattr(caught.value, "__notes__", ())])
+        assert "'prices'" in told
+        assert "ctx.heavy.cow('prices')" in told
+        assert engine.run(jobs.peek, published) == list(np.arange(1.0, 100.0))
+
+
+@pytest.mark.parametrize("write", [*BY_THE_ARRAY, *BY_NUMPY], ids=lambda write: write.__name__)
+def test_the_host_writes_to_a_published_array(
+    engine: Engine, published: str, write: Callable[[Any], None]
+) -> None:
+    filled = engine.heavy.alloc("filled", 10)
+    filled.publish()
+    for key, array in (("prices", engine.heavy[published]), ("filled", filled)):
+        with pytest.raises(ValueError, match=r"(?i)read-?only|writeable") as caught:
+            write(array)
+        if write in BY_THE_ARRAY:
+            assert f"heavy[{key!r}] is read-only" in str(caught.value)
+            assert f"engine.heavy.edit({key!r})" in str(caught.value)
+    del filled, array, caught, engine.heavy["filled"]
+
+
+def test_a_c_extension_ignores_the_flag() -> None:
+    with TheusEngine(workers=2) as engine:
+        published = "prices"
+        engine.heavy.put(published, np.arange(1.0, 100.0))
+        with pytest.raises(WorkerCrashed) as caught:
+            engine.run(jobs_that_fail.overwrite_by_address, published)
+        assert '"prices"' in str(caught.value)
+        assert "ctx.heavy.cow" in str(caught.value)
+        assert caught.value.signal == 11
+        assert engine.run(jobs.peek, published) == list(np.arange(1.0, 100.0))
+
+
+def test_a_private_copy_can_be_written(engine: Engine, published: str) -> None:
+    assert engine.run(jobs.add_to_cow, published) == 2.0
+    assert engine.run(jobs.peek, published)[0] == 1.0
+
+
+# ---- the names of shared memory ------------------------------------------------------------------
+
+
+def test_unlink(engine: Engine, published: str) -> None:
+    with pytest.raises(PermissionError, match="owned by theus") as caught:
+        engine.heavy[published].shm.unlink()
+    assert "prices" in str(caught.value)
+    with pool_untouched(engine):
+        with pytest.raises(PermissionError, match="owned by theus"):
+            engine.run(jobs_that_fail.unlink, published)
+        assert engine.run(jobs.peek, published)[:2] == [1.0, 2.0]
+
+
+def test_opening_the_memory_by_name(engine: Engine) -> None:
+    array = engine.heavy.put("large_dataset", np.ones(4))
+    with pytest.raises(FileNotFoundError) as caught:
+        SharedMemory(name=array.shm.name)
+    assert "theus-use-ctx.heavy-large_dataset" in str(caught.value.filename)
+    with pool_untouched(engine), pytest.raises(FileNotFoundError) as caught:
+        engine.run(jobs_that_fail.open_by_name, "large_dataset")
+    assert "theus-use-ctx.heavy-large_dataset" in str(caught.value.filename)
+    del array, engine.heavy["large_dataset"]
+
+
+# ---- misspelt names ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("misspelt", "meant", "others"),
+    [
+        ("ctx.inptu", "input", "heavy"),
+        ("ctx.input.rat", "rate", "column"),
+        ("ctx.heavy.pricse", "prices", ""),
+        ("ctx.domain.rat", "rate", "column"),
+        ("ctx.heavy['pricse']", "prices", ""),
+        ("ctx.input['rat']", "rate", "column"),
+    ],
+)
+def test_a_misspelt_name_in_a_worker(
+    engine: Engine, published: str, misspelt: str, meant: str, others: str
+) -> None:
+    kind = KeyError if misspelt.endswith("]") else AttributeError
+    with pool_untouched(engine), pytest.raises(kind) as caught:
+        engine.run(jobs_that_fail.evaluate, misspelt, rate=1, column=2)
+    assert f"did you mean {meant!r}" in str(caught.value).lower()
+    assert others in str(caught.value)
+
+
+def test_an_unknown_process(engine: Engine) -> None:
+    engine.register(jobs.nothing, "total_of_column")
+    with pool_untouched(engine):
+        with pytest.raises(UnknownProcess) as caught:
+            engine.run("total_of_colum")
+        assert isinstance(caught.value, KeyError)
+        assert isinstance(caught.value, ValueError)
+        assert "total_of_column" in str(caught.value)
+        assert not str(caught.value).startswith("'"), "the text, not its repr"
+        assert caught.value.name == "total_of_colum"
+        assert "total_of_column" in caught.value.known
+        with pytest.raises(UnknownProcess, match="read_all"):
+            engine.run("raed_all")  # decorated, if not registered
+
+
+# ---- allocating ----------------------------------------------------------------------------------
+
+
+def test_alloc_without_elements_works(engine: Engine) -> None:
+    array = engine.heavy.alloc("none", (0, 3))
+    array.publish()
+    assert engine.heavy["none"].shape == (0, 3)
+    del array, engine.heavy["none"]
+
+
+@pytest.mark.parametrize("shape", [-1, (3, -2)])
+def test_alloc_of_a_negative_size(engine: Engine, shape: Any) -> None:
+    with pytest.raises(ValueError, match="negative"):
+        engine.heavy.alloc("k", shape)
+    with pool_untouched(engine), pytest.raises(ValueError, match="negative"):
+        engine.run(jobs.alloc, "k", shape)
+
+
+@pytest.mark.parametrize("dtype", [object, [("name", object), ("x", float)]])
+def test_alloc_of_python_objects(engine: Engine, dtype: Any) -> None:
+    with pytest.raises(TypeError, match=r"Python objects.*(astype|Use numbers)"):
+        engine.heavy.alloc("k", 3, dtype)
+    with pytest.raises(TypeError, match=r"Python objects.*(astype|Use numbers)"):
+        engine.heavy.put("k", np.zeros(3, dtype))
+    with (
+        pool_untouched(engine),
+        pytest.raises(TypeError, match=r"Python objects.*(astype|Use numbers)"),
+    ):
+        engine.run(jobs.alloc, "k", 3, dtype)
+
+
+def test_alloc_over_budget() -> None:
+    with TheusEngine(workers=2, heap="8MB") as engine:
+        engine.submit(pow, 1, 1).result(60)
+        engine.heavy.put("the large one", np.ones(4 << 17))
+        engine.heavy.put("the small one", np.ones(1 << 17))
+        with pool_untouched(engine):
+            with pytest.raises(HeapFull) as caught:
+                engine.heavy.alloc("one more", 4 << 17)
+            error = caught.value
+            assert isinstance(error, MemoryError)
+            assert error.asked >= 4 << 20
+            assert error.in_use >= 5 << 20
+            assert error.limit == 8 << 20
+            text = str(error)
+            assert "the large one" in text
+            assert text.index("the large one") < text.index("the small one"), "largest first"
+            assert error.holders
+            with pytest.raises(HeapFull, match="the large one"):
+                engine.run(jobs.alloc, "one more", 4 << 17)
+            # A heap that is full is not broken.
+            del engine.heavy["the large one"]
+            engine.heavy.put("one more", np.ones(4 << 17))
+
+
+# ---- what cannot come back -----------------------------------------------------------------------
+
+
+def test_an_exception_that_cannot_be_unpickled(engine: Engine) -> None:
+    with pool_untouched(engine):
+        with pytest.raises(RemoteError) as caught:
+            engine.run(jobs_that_fail.raise_unpicklable, "the reason")
+        assert caught.value.type_name == "jobs_that_fail.Unpicklable"
+        assert "Unpicklable" in str(caught.value)
+        assert "the reason" in str(caught.value)
+        assert "raise_unpicklable" in caught.value.traceback
+        assert "raise_unpicklable" in str(caught.value.__cause__)
+
+
+@pytest.mark.parametrize("where", ["", "['deep'][1]"])
+def test_a_result_that_cannot_be_pickled(engine: Engine, where: str) -> None:
+    with pool_untouched(engine):
+        with pytest.raises(TypeError) as caught:
+            engine.run(jobs_that_fail.return_lock, nested=bool(where))
+        assert "_thread.lock" in str(caught.value)
+        assert f"result{where}" in str(caught.value)
+        assert "return_lock" in str(caught.value)
+        assert caught.value.__cause__ is not None
+
+
+def test_a_state_update_that_cannot_be_pickled(engine: Engine) -> None:
+    version = engine.state.version
+    with pool_untouched(engine), pytest.raises(TypeError, match=r"_thread\.lock") as caught:
+        engine.run(jobs_that_fail.update_with_lock)
+    assert "data" in str(caught.value)
+    assert engine.state.version == version
+
+
+# ---- the types -----------------------------------------------------------------------------------
+
+
+def test_all_errors_are_theus_errors() -> None:
+    kinds = [
+        theus.ContextError,
+        ContractViolationError,
+        StatelessnessError,
+        WorkerCrashed,
+        theus.TaskTimeout,
+        HeapFull,
+        UnknownProcess,
+        theus.EngineClosed,
+        theus.ForkedProcessError,
+        theus.SegmentGone,
+        RemoteError,
+    ]
+    for kind in kinds:
+        assert issubclass(kind, theus.TheusError), kind
+    assert issubclass(ContractViolationError, PermissionError)
+
+
+def test_where_nothing_went_wrong_nothing_is_printed() -> None:
+    """A refused call prints nothing of its own."""
+    program = """
+        import threading
+        from theus import TheusEngine, StatelessnessError
+        engine = TheusEngine(workers=1)
+        try:
+            engine.run(print, threading.Lock())
+        except StatelessnessError as refused:
+            print(refused.path)
+        print(engine.run(pow, 2, 5))
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "args[0]\n32\n", "")
