@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from jobs import report
-
 from theus.contracts import process
 from theus.structures import StateUpdate
 

@@ -21,7 +21,6 @@ from typing import Any
 
 import processes
 from polling import until
-
 from theus import _abi as abi
 
 HEADER = Path(__file__).resolve().parents[2] / "include" / "theus.h"

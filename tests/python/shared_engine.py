@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections.abc import Iterator
 
-import leaks
 import pytest
-from polling import until
 
+import leaks
+from polling import until
 from theus import TheusEngine
 
 
@@ -22,3 +24,13 @@ def shared_engine() -> Iterator[TheusEngine]:
     engine.close()
     left = leaks.left_over(before)
     assert not left, f"the engine left behind: {left}"
+
+
+@contextlib.contextmanager
+def pool_untouched(engine: TheusEngine) -> Iterator[None]:
+    """The workers are the same afterwards, and serve the next task."""
+    before = {worker["pid"] for worker in engine.stats()["workers"]}
+    assert len(before) == 2
+    yield
+    assert engine.run(os.getpid) in before
+    assert {worker["pid"] for worker in engine.stats()["workers"]} == before

@@ -15,15 +15,15 @@ from concurrent.futures import FIRST_EXCEPTION, Future, wait
 from pathlib import Path
 from typing import Any
 
-import jobs
-import jobs_that_fail
 import numpy as np
 import pytest
+
+import jobs
+import jobs_that_fail
 from gate import Gate
 from polling import until
 from processes import alive, descendants, in_session
 from programs import Program, started
-
 from theus import TheusEngine, WorkerCrashed
 
 SHM = Path("/dev/shm")

@@ -16,14 +16,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import jobs
 import numpy as np
 import pytest
+
+import jobs
 from gate import Gate
 from polling import until
 from processes import regions
 from programs import run_text
-
 from theus import TheusEngine
 
 pytest_plugins = ("shared_engine",)

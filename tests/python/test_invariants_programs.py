@@ -12,6 +12,7 @@ import signal
 from pathlib import Path
 
 import pytest
+
 from polling import until
 from processes import descendants
 from programs import Ended, run_text, started

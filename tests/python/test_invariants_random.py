@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 import jobs
 import jobs_that_fail
-import pytest
 from gate import Gate
-
 from theus import TheusEngine
 
 SEED = 20_240_229

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from panicking_host import functions
 
+from panicking_host import functions
+from programs import Ended, run_text
 from theus import _abi as abi
 
 LIBRARY = os.environ.get("THEUS_INJECT_LIBRARY", "")
@@ -100,3 +101,40 @@ def test_a_panic_ends_running_tasks_and_their_workers() -> None:
     assert len(report["workers"]) == 2, "a zygote and its worker"
     assert set(report["end"].values()) == {abi.OK}
     assert left == {"children": [], "maps": [], "descriptors": []}
+
+
+def test_a_panic_as_python_sees_it(tmp_path: Path) -> None:
+    text = """
+import ctypes, signal
+from theus import TheusEngine, TheusError
+from theus._core import core
+
+def told(ask):
+    try:
+        return ask()
+    except TheusError as error:
+        return error.code, str(error).splitlines()[0]
+
+engine = TheusEngine(workers=1)
+array = engine.heavy.put("x", [1.0, 2.0])
+pending = engine.submit(signal.pause)
+inject = ctypes.CDLL(core().path).theus_test_panic
+inject(b"theus_snapshot")
+print(told(lambda: engine.state))
+inject(None)
+print(told(lambda: engine.state))
+print(told(lambda: engine.run(pow, 2, 3)))
+print(told(lambda: pending.result(60)))
+print(array.sum())
+engine.close()
+with TheusEngine(workers=1) as other:
+    print(other.run(pow, 2, 3))
+"""
+    ended = run_text(text, cwd=tmp_path, env={"THEUS_LIBRARY": LIBRARY})
+    cause = "internal error in theus_snapshot: injected into theus_snapshot"
+    first = (abi.EPANIC, f"{cause}; please report it")
+    later = (
+        abi.EPOISONED,
+        f"the engine stopped after an internal error; please report it: {cause}",
+    )
+    assert ended == Ended(0, f"{first}\n{later}\n{later}\n{later}\n3.0\n8\n", "")

@@ -11,13 +11,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 import jobs
 import jobs_that_fail
-import pytest
 from gate import Gate
 from polling import until
 from processes import alive
-
 from theus import RemoteError, TaskTimeout, TheusEngine, WorkerCrashed
 
 

@@ -13,15 +13,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import jobs
-import jobs_that_fail
 import numpy as np
 import pytest
+
+import jobs
+import jobs_that_fail
+import theus
 from gate import Gate
 from polling import until
 from processes import region_of
-
-import theus
 from theus import StateUpdate, TheusEngine
 
 pytest_plugins = ("shared_engine",)

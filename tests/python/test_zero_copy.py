@@ -11,14 +11,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import jobs
 import numpy as np
 import pytest
+
+import jobs
+import theus
 from gate import Gate
 from jobs import checksum
 from processes import Region, descendants, proportional_size, region_of
-
-import theus
 from theus import LargeArgumentWarning, TheusEngine
 
 pytest_plugins = ("shared_engine",)
