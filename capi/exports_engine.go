@@ -111,6 +111,9 @@ func missing(argument string) error {
 
 // milliseconds turns a time of theus.h into a duration; negative means for ever and stays so.
 func milliseconds(ms C.int64_t) time.Duration {
+	if ms < 0 {
+		return -1
+	}
 	const most = int64(1<<63-1) / int64(time.Millisecond)
 	return time.Duration(min(int64(ms), most)) * time.Millisecond
 }

@@ -17,7 +17,7 @@ import (
 )
 
 //export theusgo_define
-func theusgo_define(h C.uint64_t, code *C.theus_span, n C.uint64_t, out *C.uint64_t, err *C.theus_error) C.int32_t {
+func theusgo_define(h C.uint64_t, name *C.char, code *C.theus_span, n C.uint64_t, out *C.uint64_t, err *C.theus_error) C.int32_t {
 	return call("theus_define", err, h, func() error {
 		e, bad := usable(h)
 		if bad != nil {
@@ -30,7 +30,7 @@ func theusgo_define(h C.uint64_t, code *C.theus_span, n C.uint64_t, out *C.uint6
 		if bad != nil {
 			return bad
 		}
-		f, failure := e.Define(parts)
+		f, failure := e.Define(text(name), parts)
 		if failure != nil {
 			return failure
 		}
@@ -39,25 +39,27 @@ func theusgo_define(h C.uint64_t, code *C.theus_span, n C.uint64_t, out *C.uint6
 	})
 }
 
-const maxSpans = 4096
+const maxHandles = 4096
 
 // spans views C memory as slices, valid during the call.
 func spans(list *C.theus_span, n C.uint64_t, name string) ([][]byte, error) {
 	if n > 0 && list == nil {
 		return nil, missing(name)
 	}
-	if n > maxSpans {
-		return nil, &engine.ArgumentError{Text: fmt.Sprintf("%s has %d spans, more than %d", name, uint64(n), maxSpans)}
+	if n > pool.MaxSpans {
+		return nil, &engine.ArgumentError{Text: fmt.Sprintf("%s has %d spans, more than %d", name, uint64(n), pool.MaxSpans)}
 	}
 	out := make([][]byte, n)
+	room := C.uint64_t(1 << 62)
 	for i := range out {
 		s := (*C.theus_span)(unsafe.Add(unsafe.Pointer(list), i*int(unsafe.Sizeof(*list))))
 		if s.len > 0 && s.ptr == nil {
 			return nil, missing(fmt.Sprintf("%s[%d].ptr", name, i))
 		}
-		if s.len > 1<<62 {
-			return nil, &engine.ArgumentError{Text: fmt.Sprintf("%s[%d].len is larger than any address space", name, i)}
+		if s.len > room {
+			return nil, &engine.ArgumentError{Text: fmt.Sprintf("up to %s[%d] the lengths add up to more than any address space", name, i)}
 		}
+		room -= s.len
 		out[i] = unsafe.Slice((*byte)(s.ptr), s.len)
 	}
 	return out, nil
@@ -73,7 +75,7 @@ func theusgo_execute(h C.uint64_t, c *C.theus_call, out *C.uint64_t, err *C.theu
 		if c == nil || out == nil {
 			return missing("call or out")
 		}
-		request, bad := taskCall(c)
+		request, bad := taskCall(e.Engine, c)
 		if bad != nil {
 			return bad
 		}
@@ -93,7 +95,7 @@ func theusgo_execute(h C.uint64_t, c *C.theus_call, out *C.uint64_t, err *C.theu
 }
 
 // taskCall converts a theus_call; everything but the spans is copied.
-func taskCall(c *C.theus_call) (engine.Call, error) {
+func taskCall(owner *engine.Engine, c *C.theus_call) (engine.Call, error) {
 	if uintptr(c.struct_size) < unsafe.Sizeof(*c) {
 		return engine.Call{}, badStruct("theus_call")
 	}
@@ -119,22 +121,23 @@ func taskCall(c *C.theus_call) (engine.Call, error) {
 	if out.In, err = spans(c.in, c.nin, "theus_call.in"); err != nil {
 		return out, err
 	}
-	return out, taskHandles(c, &out)
+	return out, taskHandles(owner, c, &out)
 }
 
-// taskHandles resolves the handles and names of a theus_call.
-func taskHandles(c *C.theus_call, out *engine.Call) error {
+// taskHandles resolves the handles and names of a theus_call. Functions, snapshots and arrays of another engine are foreign: its
+// functions are numbered like this one's, and nobody would tell this one's workers when its arrays are gone.
+func taskHandles(owner *engine.Engine, c *C.theus_call, out *engine.Call) error {
 	if c.function != 0 {
 		f, err := lookup[*functionObject](uint64(c.function))
-		if err != nil {
-			return err
+		if err != nil || f.owner != owner {
+			return errBadHandle
 		}
 		out.Function = f.Function
 	}
 	if c.at != 0 {
 		s, err := lookup[*snapObject](uint64(c.at))
-		if err != nil {
-			return err
+		if err != nil || s.owner != owner {
+			return errBadHandle
 		}
 		out.At = s.Snapshot
 	}
@@ -145,13 +148,13 @@ func taskHandles(c *C.theus_call, out *engine.Call) error {
 		}
 		out.Queue = q.Queue
 	}
-	if (c.nbufs > 0 && c.bufs == nil) || (c.nkeys > 0 && c.keys == nil) || c.nbufs > maxSpans || c.nkeys > maxSpans {
+	if (c.nbufs > 0 && c.bufs == nil) || (c.nkeys > 0 && c.keys == nil) || c.nbufs > maxHandles || c.nkeys > maxHandles {
 		return &engine.ArgumentError{Text: "theus_call.bufs or keys is NULL, or has more than 4096 entries"}
 	}
 	for _, h := range unsafe.Slice(c.bufs, c.nbufs) {
 		b, err := lookup[*bufObject](uint64(h))
-		if err != nil {
-			return err
+		if err != nil || b.owner != owner {
+			return errBadHandle
 		}
 		out.Bufs = append(out.Bufs, b.Buf)
 	}
@@ -240,15 +243,13 @@ func theusgo_result(h C.uint64_t, out *C.theus_value, err *C.theus_error) C.int3
 		if uintptr(out.struct_size) < unsafe.Sizeof(*out) {
 			return badStruct("theus_value")
 		}
-		task := o.get()
-		if !waitFor(task, 0) {
-			return errNotEnded
-		}
-		outcome := task.Outcome()
-		if failure := giveValue(out, outcome); failure != nil {
-			return failure
-		}
-		return endOf(outcome)
+		return o.read(func(task *pool.Task) error {
+			outcome := task.Outcome()
+			if failure := giveValue(out, outcome); failure != nil {
+				return failure
+			}
+			return endOf(outcome)
+		})
 	})
 }
 
@@ -289,12 +290,10 @@ func theusgo_result_buf(h, i C.uint64_t, out *C.uint64_t, err *C.theus_error) C.
 		if out == nil {
 			return missing("out")
 		}
-		task := o.get()
-		if !waitFor(task, 0) {
-			return errNotEnded
-		}
-		b, failure := o.owner.ResultBuf(task, int(min(i, 1<<31)))
-		return giveBuf(out, b, o.owner, failure)
+		return o.read(func(task *pool.Task) error {
+			b, failure := o.owner.ResultBuf(task, int(min(i, 1<<31)))
+			return giveBuf(out, b, o.owner, failure)
+		})
 	})
 }
 

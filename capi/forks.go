@@ -5,6 +5,7 @@ package main
 import "C"
 
 import (
+	"runtime"
 	"sync"
 
 	"github.com/theus-project/theus-go/pool"
@@ -13,8 +14,16 @@ import (
 // hostForks is a lock that the C library takes as well before this process forks (pthread_atfork, in shim.c).
 type hostForks struct{}
 
-func (hostForks) Lock()   { C.shim_hold_forks() }
-func (hostForks) Unlock() { C.shim_let_fork() }
+// A mutex of the C library is unlocked by the thread that locked it.
+func (hostForks) Lock() {
+	runtime.LockOSThread()
+	C.shim_hold_forks()
+}
+
+func (hostForks) Unlock() {
+	C.shim_let_fork()
+	runtime.UnlockOSThread()
+}
 
 // orderForks puts it in place, before the first process is started.
 var orderForks = sync.OnceFunc(func() { pool.HostForks = hostForks{} })

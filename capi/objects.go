@@ -38,6 +38,7 @@ type bufObject struct {
 	*engine.Buf
 	owner *engine.Engine
 	descr *C.char
+	gone  bool // descr is free
 }
 
 // taskObject enters the table before its task exists: an event may name the handle before Execute has returned.
@@ -45,6 +46,31 @@ type taskObject struct {
 	owner   *engine.Engine
 	created chan struct{} // closed when task is set
 	task    *pool.Task
+
+	results  sync.RWMutex // held while the outcome is read; guards released
+	released bool
+}
+
+// read gives the outcome to f. Another thread may release the task meanwhile; its memory stays until f is done.
+func (o *taskObject) read(f func(*pool.Task) error) error {
+	task := o.get()
+	o.results.RLock()
+	defer o.results.RUnlock()
+	switch {
+	case o.released:
+		return errBadHandle
+	case !task.Ended():
+		return errNotEnded
+	}
+	return f(task)
+}
+
+func (o *taskObject) release() {
+	task := o.get()
+	o.results.Lock()
+	o.released = true
+	o.results.Unlock()
+	task.Release()
 }
 
 func (o *taskObject) get() *pool.Task {
@@ -127,27 +153,23 @@ var errOpen = errors.New("the engine is open; theus_close it first")
 
 // release lets go of what a handle names.
 func release(h uint64) error {
-	if e, ok := handles.get(h).(*engineObject); ok && !errors.Is(e.Check(), engine.ErrClosed) {
-		if poisoned := (*engine.PoisonedError)(nil); !errors.As(e.Check(), &poisoned) {
-			return &engine.ArgumentError{Text: errOpen.Error()}
-		}
+	if e, ok := handles.get(h).(*engineObject); ok && !e.Closed() {
+		return &engine.ArgumentError{Text: errOpen.Error()}
 	}
 	switch o := handles.take(h).(type) {
 	case *engineObject:
 	case *bufObject:
 		o.Buf.Release()
-		if o.descr != nil {
-			C.free(unsafe.Pointer(o.descr))
-		}
+		o.freeDescr()
 	case *snapObject:
 		o.Snapshot.Release()
 	case *functionObject:
 		o.owner.Pool().Forget(o.Function)
 	case *taskObject:
-		o.get().Release()
+		o.release()
 	case *queueObject:
 		if o.logs {
-			o.owner.Pool().AnnounceLogs(nil)
+			o.owner.Pool().QuietLogs(o.Queue)
 		}
 		o.Queue.Close()
 	case *blob:
@@ -177,14 +199,25 @@ func ownerOf(h uint64) *engine.Engine {
 	return nil
 }
 
-// descrOf gives theus_view.descr its C string, made once.
+func (o *bufObject) freeDescr() {
+	descrs.Lock()
+	defer descrs.Unlock()
+	o.gone = true
+	C.free(unsafe.Pointer(o.descr))
+	o.descr = nil
+}
+
+// descrOf gives theus_view.descr its C string, made once; nil after the release.
 func (o *bufObject) descrOf(s string) *C.char {
 	descrs.Lock()
 	defer descrs.Unlock()
+	if o.gone {
+		return nil
+	}
 	if o.descr == nil {
 		o.descr = C.CString(s)
 	}
 	return o.descr
 }
 
-var descrs sync.Mutex // guards bufObject.descr
+var descrs sync.Mutex // guards bufObject.descr and gone

@@ -168,10 +168,10 @@ int32_t theus_cas(theus_engine engine, uint64_t expected, const theus_update *up
   return theusgo_cas(engine, expected, (theus_update *)updates, n, flags, version, err);
 }
 
-int32_t theus_define(theus_engine engine, const theus_span *code, uint64_t ncode, theus_function *out, theus_error *err) {
+int32_t theus_define(theus_engine engine, const char *name, const theus_span *code, uint64_t ncode, theus_function *out, theus_error *err) {
   if (out != NULL) *out = 0;
   if (forked()) return refuse_fork(err);
-  return theusgo_define(engine, (theus_span *)code, ncode, out, err);
+  return theusgo_define(engine, (char *)name, (theus_span *)code, ncode, out, err);
 }
 
 int32_t theus_execute(theus_engine engine, const theus_call *call, theus_task *out, theus_error *err) {

@@ -61,7 +61,7 @@ func classify(err error) (C.int32_t, any) {
 	switch {
 	case errors.As(err, &status):
 		return status.code, status.detail
-	case errors.Is(err, errBadHandle):
+	case errors.Is(err, errBadHandle), errors.Is(err, engine.ErrReleased):
 		return C.THEUS_EBADF, nil
 	case errors.As(err, &poisoned):
 		return C.THEUS_EPOISONED, nil

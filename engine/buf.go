@@ -157,6 +157,9 @@ func (e *Engine) isBuilding(key string) bool {
 func (b *Buf) View() (View, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if b.released {
+		return View{}, ErrReleased
+	}
 	a := b.array
 	nbytes, _ := a.Layout.NBytes()
 	v := View{
@@ -203,6 +206,21 @@ func (b *Buf) freeze(version uint64) error {
 	return nil
 }
 
+// keep gives the array with a reference of its own, in whatever state it is.
+func (b *Buf) keep() (*pool.Array, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.hold()
+}
+
+// hold is keep with mu held.
+func (b *Buf) hold() (*pool.Array, error) {
+	if b.released { // by another thread, after this one had found the handle
+		return nil, ErrReleased
+	}
+	return b.array.Ref(), nil
+}
+
 // Array gives the array with a reference of its own, for a task that refers to it. It must be published.
 func (b *Buf) Array() (*pool.Array, error) {
 	b.mu.Lock()
@@ -210,5 +228,5 @@ func (b *Buf) Array() (*pool.Array, error) {
 	if b.building && !b.array.Live {
 		return nil, &KeyError{Key: b.array.Key, Kind: ErrUnpublished, Hint: ": a task would see it change"}
 	}
-	return b.array.Ref(), nil
+	return b.hold()
 }

@@ -37,6 +37,13 @@ func (e *Engine) CAS(expected uint64, updates []Update, strict bool) (version ui
 		if ops[i], err = e.op(&updates[i]); err != nil {
 			return 0, err
 		}
+		if b := updates[i].Buf; ops[i].Kind == state.SetHeavy { // kept until the store has references of its own
+			a, err := b.keep()
+			if err != nil {
+				return 0, err
+			}
+			defer a.Unref()
+		}
 	}
 	// Arrays are frozen by the store's leave: after it has found no conflict, before anyone can see the new version.
 	prepare := func(version uint64) error {

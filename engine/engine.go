@@ -37,6 +37,7 @@ var (
 	ErrPublished   = errors.New("the array is published already and cannot change; engine.heavy.edit makes its next version")
 	ErrNotFound    = errors.New("not found")
 	ErrUnpublished = errors.New("allocated, but not published yet")
+	ErrReleased    = pool.ErrReleased
 )
 
 // PoisonedError says that a bug was caught earlier; nothing of this engine can be trusted any more.
@@ -129,6 +130,13 @@ func (e *Engine) Close(grace time.Duration) {
 	}
 	e.pool.Close(grace)
 	e.store.Close()
+}
+
+// Closed reports whether Close was called, also of a poisoned engine.
+func (e *Engine) Closed() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.closed
 }
 
 // Seed is the root of the tasks' random streams.

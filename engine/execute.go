@@ -25,16 +25,16 @@ type Call struct {
 	Tag      uint64
 }
 
-// Define makes a function known to workers; code is copied.
-func (e *Engine) Define(code [][]byte) (*pool.Function, error) {
+// Define makes a function known to workers; code is copied, name is for messages.
+func (e *Engine) Define(name string, code [][]byte) (*pool.Function, error) {
 	if err := e.Check(); err != nil {
 		return nil, err
 	}
-	record, err := pool.NewValue(e.heap, pool.CodecPickle, code, "(function)")
+	record, err := pool.NewValue(e.heap, pool.CodecPickle, code, "(code of "+name+")")
 	if err != nil {
 		return nil, err
 	}
-	return e.pool.Define(record), nil
+	return e.pool.Define(name, record), nil
 }
 
 // Execute queues a task.
@@ -71,7 +71,7 @@ func (e *Engine) Execute(c Call) (*pool.Task, error) {
 	default:
 		unref(call.Arrays)
 		call.Input.Release()
-		return nil, &ArgumentError{"the snapshot to read is released"}
+		return nil, ErrReleased
 	}
 	return e.pool.Submit(call)
 }

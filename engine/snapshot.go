@@ -41,6 +41,10 @@ func (s *Snapshot) Release() { s.snap.Release() }
 
 // Get gives a key's array as a Buf of its own.
 func (s *Snapshot) Get(key string) (*Buf, error) {
+	if !s.snap.Retain() { // an array that another thread lets go of meanwhile must not end here
+		return nil, ErrReleased
+	}
+	defer s.snap.Release()
 	a, presence := s.Heavy(key)
 	switch presence {
 	case pool.Unpublished:

@@ -343,9 +343,9 @@ int32_t theus_cas(theus_engine engine, uint64_t expected, const theus_update *up
 
 /* Makes code known to workers; each receives it once, when it first runs it.
  * code[0] is a pickle of what docs/internals.md calls a function record, the
- * others its buffers. Releasing the handle lets workers forget it once no task
+ * others its buffers. name is for messages. Releasing the handle lets workers forget it once no task
  * needs it. */
-int32_t theus_define(theus_engine engine, const theus_span *code, uint64_t ncode,
+int32_t theus_define(theus_engine engine, const char *name, const theus_span *code, uint64_t ncode,
                      theus_function *out, theus_error *err);
 
 /* Queues a task. Input above 64 KiB is copied once into shared memory,

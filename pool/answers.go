@@ -50,7 +50,7 @@ func (w *worker) onReady(d *decoder) error {
 		return nil
 	}
 	w.stopTimer()
-	w.ready = true
+	w.ready, w.zygote.proven = true, true
 	w.pid = int(pid)
 	p.failures = 0
 	p.dispatch()
@@ -123,16 +123,17 @@ func (p *Pool) endWith(t *Task, w *worker, value wireValue, arrays []wireArray, 
 		if seg := t.removeGrant(id); seg != nil {
 			segments[id], granted[id] = seg, true
 		} else if seg := w.known[id]; seg != nil {
-			seg.Ref() // alive: the task's version, or its input, still holds it
-			segments[id] = seg
+			if seg.TryRef() { // it lives if the task's version or its input holds it; a worker may name any
+				segments[id] = seg
+			}
 		}
 	}
-	p.mu.Unlock()
-	err := p.adoptAll(segments, granted)
-	if err == nil {
-		err = fill(&o, value, arrays, segments)
-	}
-	p.mu.Lock()
+	err := p.unlocked(func() error {
+		if err := p.adoptAll(segments, granted); err != nil {
+			return err
+		}
+		return fill(&o, value, arrays, segments)
+	})
 	for _, seg := range segments {
 		p.after(seg.Unref)
 	}
@@ -141,6 +142,13 @@ func (p *Pool) endWith(t *Task, w *worker, value wireValue, arrays []wireArray, 
 		o = Outcome{Status: Failed, Type: "MemoryError", Text: err.Error(), Message: fmt.Sprintf("the result of %s cannot be taken over: %v", t.name, err)}
 	}
 	p.finish(t, o)
+}
+
+// unlocked runs f without mu, which is held before and after, also when f panics: the caller will unlock it.
+func (p *Pool) unlocked(f func() error) error {
+	p.mu.Unlock()
+	defer p.mu.Lock()
+	return f()
 }
 
 func segmentIDs(arrays []wireArray) []uint64 {

@@ -9,12 +9,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Define makes a function known; record is a function record (docs/internals.md).
-func (p *Pool) Define(record Value) *Function {
+// Define makes a function known; record is a function record (docs/internals.md), name is for messages.
+func (p *Pool) Define(name string, record Value) *Function {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.lastFn++
-	return &Function{id: p.lastFn, record: record, uses: 1, name: fmt.Sprintf("function %d", p.lastFn)}
+	return &Function{id: p.lastFn, record: record, uses: 1, name: name}
 }
 
 // Forget gives up the handle of a function; once no task needs it, workers forget it.
@@ -50,10 +50,14 @@ func (p *Pool) Submit(call Call) (*Task, error) {
 		p.after(call.release)
 		return nil, p.broken
 	}
-	p.start()
 	if call.Function == nil {
 		call.Function = p.target(call.Target)
 	}
+	if call.Function.uses == 0 {
+		p.after(call.release)
+		return nil, ErrReleased
+	}
+	p.start()
 	call.Function.uses++
 	p.lastTask++
 	if call.RNGKey == 0 {
@@ -288,7 +292,8 @@ func (p *Pool) requeue(t *Task) {
 	p.queue = slices.Insert(p.queue, 0, t)
 }
 
-// completed takes a task off its worker and starts the clock of the one behind it.
+// completed takes a task off its worker and starts the clock of the one behind it. What the task still has to wait for,
+// until its result is taken over, is not running time, and its timeout or cancellation must not hit what the worker does next.
 func (p *Pool) completed(w *worker, id uint64) *Task {
 	i := slices.IndexFunc(w.assigned, func(t *Task) bool { return t.id == id })
 	if i < 0 {
@@ -297,6 +302,11 @@ func (p *Pool) completed(w *worker, id uint64) *Task {
 	t := w.assigned[i]
 	w.assigned = slices.Delete(w.assigned, i, i+1)
 	w.done++
+	t.worker = nil
+	if t.timer != nil {
+		t.timer.Stop()
+		t.timer = nil
+	}
 	if i == 0 && len(w.assigned) > 0 {
 		p.next(w)
 	}

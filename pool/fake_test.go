@@ -28,6 +28,12 @@ func TestMain(m *testing.M) {
 	switch os.Getenv(roleVariable) {
 	case "zygote":
 		fakeZygote()
+	case "barren zygote":
+		c := newPeer(3)
+		c.read()
+		c.write(frameZygoteReady, 0, []byte(`{}`))
+		c.read() // SPAWN
+		os.Exit(7)
 	case "silent zygote":
 		select {}
 	case "dying zygote":
@@ -132,6 +138,7 @@ func fakeWorker() {
 		panic(err)
 	}
 	w := &fakeWorkerState{peerConn: newPeer(3), page: (*uint64)(page)}
+	w.maxPayload = maxPayload // as a real worker
 	id, _ := strconv.ParseUint(os.Args[1], 10, 64)
 	var e encoder
 	e.u32(Protocol)
@@ -252,6 +259,12 @@ func (w *fakeWorkerState) run(t fakeTask) {
 		w.reply(t.id, "")
 	case "fetch":
 		w.reply(t.id, w.fetch(t, argument))
+	case "refer-to-fetched": // after a file is there
+		segment := w.fetchSegmentOf(t, "x")
+		for _, err := os.Stat(argument); err != nil; _, err = os.Stat(argument) {
+			_, _ = unix.Poll(nil, 1)
+		}
+		w.replyIn(t.id, segment, 4096, 8)
 	case "given":
 		names := make([]string, len(t.arrays))
 		for i, a := range t.arrays {
@@ -340,17 +353,36 @@ func (w *fakeWorkerState) large(t fakeTask, keep bool) {
 	if !keep {
 		_ = unix.Munmap(mapped)
 	}
+	w.replyIn(t.id, segment, mappedSize, size)
+}
+
+// replyIn gives the first bytes of a segment as the result.
+func (w *fakeWorkerState) replyIn(task, segment, mapped, size uint64) {
 	var e encoder
 	e.u64(0)
 	e.u8(CodecRaw)
 	e.u8(whereSegment)
 	e.u16(1)
 	e.u64(segment)
-	e.u64(mappedSize)
+	e.u64(mapped)
 	e.u64(0)
 	e.u64(size)
 	e.u16(0)
-	w.write(frameResult, t.id, e.buf)
+	w.write(frameResult, task, e.buf)
+}
+
+// fetchSegmentOf asks for an array and gives the number of its segment.
+func (w *fakeWorkerState) fetchSegmentOf(t fakeTask, key string) uint64 {
+	var e encoder
+	e.u64(t.id)
+	e.u8(fetchHeavy)
+	e.str(key)
+	e.u64(0)
+	w.write(frameFetch, 1, e.buf)
+	d, fds := w.answer(frameFetched)
+	closeAll(fds)
+	d.u8()
+	return d.array().segmentID
 }
 
 // fixture is a pool of fakes.

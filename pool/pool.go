@@ -30,7 +30,8 @@ type Options struct {
 
 // Errors that Submit returns.
 var (
-	ErrClosed = errors.New("the engine is closed")
+	ErrClosed   = errors.New("the engine is closed")
+	ErrReleased = errors.New("it was released meanwhile, by another thread perhaps")
 )
 
 // BrokenError says why no worker can be started.
@@ -45,8 +46,10 @@ const (
 	spawnTimeout = 10 * time.Second // from SPAWN to READY
 	exitTimeout  = 5 * time.Second  // from the end of a worker's stream to EXITED
 	closeTimeout = 5 * time.Second  // for killed processes to be gone
-	maxFailures  = 3                // starts in a row without success, then the pool is broken
-	maxLogs      = 10_000
+	maxFailures  = 3                // starts of a zygote in a row without success, then the pool is broken
+	// The same for workers: they start in a millisecond, and something may be killing processes at random.
+	maxWorkerFailures = 10
+	maxLogs           = 10_000
 )
 
 // Pool runs tasks in worker processes. See doc.go for who guards what.
@@ -71,7 +74,8 @@ type Pool struct {
 	retired    chan struct{}        // closed when a worker lets go of a segment; nil: nobody waits
 
 	started  bool
-	closed   bool
+	closed   bool  // no new tasks
+	ending   bool  // no new processes either: Close has waited for the tasks that were left
 	broken   error // why tasks cannot run
 	failures int   // starts in a row without success
 	counts   Counts
@@ -186,6 +190,7 @@ func (p *Pool) Close(grace time.Duration) {
 	}
 
 	p.mu.Lock()
+	p.ending = true
 	p.cancelAll(Outcome{Status: Cancelled, Message: "the engine was closed"})
 	z, workers := p.zygote, p.workers
 	p.zygote, p.workers = nil, make([]*worker, len(workers))
@@ -211,6 +216,8 @@ func (p *Pool) Close(grace time.Duration) {
 	p.background.Wait()
 	p.stopReactor()
 
+	p.reactor.reading.Lock() // a caller in Look may read still
+	defer p.reactor.reading.Unlock()
 	p.mu.Lock()
 	for _, w := range workers {
 		if w != nil {
@@ -350,13 +357,22 @@ type LogRecord struct {
 	Message string `json:"message"`
 }
 
-// AnnounceLogs makes q the queue that hears of log records; nil: none.
+// AnnounceLogs makes q the queue that hears of log records.
 func (p *Pool) AnnounceLogs(q *Queue) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.logQueue = q
-	if q != nil && len(p.logs) > 0 {
+	if len(p.logs) > 0 {
 		q.push(Event{Log: true})
+	}
+}
+
+// QuietLogs undoes AnnounceLogs, unless another queue has taken over since.
+func (p *Pool) QuietLogs(q *Queue) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.logQueue == q {
+		p.logQueue = nil
 	}
 }
 

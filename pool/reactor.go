@@ -23,7 +23,7 @@ type reactor struct {
 
 	reading sync.Mutex // held while sockets are read and frames handled; taken before Pool.mu
 
-	attendance sync.Mutex // guards attending, and whether sockets are armed in outer
+	attendance sync.Mutex // guards attending, and whether sockets are armed in outer; a leaf
 	attending  int        // callers that poll just now
 
 	// guarded by Pool.mu
@@ -268,10 +268,15 @@ func drain(p peer) {
 	}
 }
 
+// close gives the descriptors back. reading is held, if anyone else knows of r: who polls just now finds -1
+// from here on, not a descriptor that has become something else.
 func (r *reactor) close() {
-	for _, fd := range []int{r.outer, r.epoll, r.wake} {
-		if fd >= 0 {
-			_ = unix.Close(fd)
+	r.attendance.Lock()
+	defer r.attendance.Unlock()
+	for _, fd := range []*int{&r.outer, &r.epoll, &r.wake} {
+		if *fd >= 0 {
+			_ = unix.Close(*fd)
+			*fd = -1
 		}
 	}
 }

@@ -19,9 +19,11 @@ const (
 const (
 	whereInline  = 0
 	whereSegment = 1
-	maxSpans     = 1 << 12
 	spanAlign    = 64
 )
+
+// MaxSpans bounds the spans of a value: a TASK that names as many, 16 bytes each, and a target of 1,024 bytes fit into a frame.
+const MaxSpans = 4020
 
 // Span is a byte range inside a value's segment.
 type Span struct{ Offset, Len uint64 }
@@ -38,9 +40,9 @@ type Value struct {
 // NewValue copies spans: small ones into memory of its own, large ones into a
 // frozen segment, which workers map privately.
 func NewValue(heap *shm.Heap, codec uint8, spans [][]byte, label string) (Value, error) {
-	if len(spans) > maxSpans {
+	if len(spans) > MaxSpans {
 		// A pickle with that many buffers is rare; one message explains it better than a torn frame.
-		return Value{}, fmt.Errorf("a value has %d separate buffers, more than %d", len(spans), maxSpans)
+		return Value{}, fmt.Errorf("a value has %d separate buffers, more than %d", len(spans), MaxSpans)
 	}
 	size := 0
 	for _, s := range spans {
@@ -134,7 +136,7 @@ func (d *decoder) value() wireValue {
 	v := wireValue{codec: d.u8()}
 	where, n := d.u8(), int(d.u16())
 	switch {
-	case d.err != nil || n > maxSpans:
+	case d.err != nil || n > MaxSpans:
 		d.err = errTruncated
 	case where == whereInline:
 		lengths := make([]int, n)

@@ -76,9 +76,13 @@ func (p *Pool) launch(z *zygote, index int) error {
 	var e encoder
 	e.u32(uint32(index))
 	z.send(frameSpawn, w.id, e.buf, theirs, pageFD)
-	w.within(spawnTimeout, func() {
+	limit := spawnTimeout
+	if z.mode == modeExec { // the worker imports what is to be preloaded itself
+		limit = readyTimeout
+	}
+	w.within(limit, func() {
 		if !w.ready {
-			z.hung(fmt.Sprintf("worker %d was not ready after %v", index, spawnTimeout))
+			z.hung(fmt.Sprintf("worker %d was not ready after %v", index, limit))
 		}
 	})
 	return nil
@@ -86,10 +90,13 @@ func (p *Pool) launch(z *zygote, index int) error {
 
 // launchOrGiveUp launches a worker; without descriptors for it the pool goes on with those that it has. mu is held.
 func (p *Pool) launchOrGiveUp(z *zygote, index int) {
-	err := p.launch(z, index)
-	if err == nil {
-		return
+	if err := p.launch(z, index); err != nil {
+		p.goOnWithout(index, err)
 	}
+}
+
+// goOnWithout leaves a worker's place empty, as long as there are others. mu is held.
+func (p *Pool) goOnWithout(index int, err error) {
 	for _, w := range p.workers {
 		if w != nil {
 			p.log(LogRecord{Worker: index, Level: 30, Logger: "theus", Message: fmt.Sprintf("worker %d cannot be started, the pool goes on without it: %v", index, err)})
@@ -173,7 +180,9 @@ func (w *worker) sendTask(t *Task) {
 	arrays := t.foreseen()
 	var described encoder
 	n := 0
-	room := maxPayload - 4096 - int(min(t.call.Input.Size(), inlineLimit)) - len(t.call.Target)
+	var input encoder
+	input.value(&t.call.Input)
+	room := maxPayload - 4096 - len(input.buf) - len(t.call.Target)
 	for _, a := range arrays {
 		if len(described.buf)+arraySize(a) <= room && w.describe(&described, a, &fds) {
 			n++
@@ -188,7 +197,7 @@ func (w *worker) sendTask(t *Task) {
 	e.u8(0)
 	e.u16(uint16(n))
 	e.str(t.call.Target)
-	e.value(&t.call.Input)
+	e.buf = append(e.buf, input.buf...)
 	e.buf = append(e.buf, described.buf...)
 	w.send(frameTask, t.id, e.buf, fds...)
 }
@@ -323,19 +332,19 @@ func (p *Pool) judge(w *worker) {
 			p.requeue(t)
 		}
 	}
-	wasReady, condemned := w.ready, w.condemned && w.ready
 	w.discard()
-	if p.closed || p.workers[w.index] != w {
+	if p.ending || p.workers[w.index] != w {
 		return
 	}
 	p.workers[w.index] = nil
 	switch {
-	case wasReady || condemned:
+	case w.ready:
 		p.failures = 0
+	case w.zygote.failed: // counted once, with the zygote
 	default:
 		p.failures++
 	}
-	if p.failures >= maxFailures {
+	if !w.zygote.failed && p.failures >= maxWorkerFailures {
 		p.giveUp(fmt.Sprintf("%d workers in a row died before they were ready; the last one %s", p.failures, reason))
 		return
 	}

@@ -20,22 +20,29 @@ type zygote struct {
 	process  *os.Process
 	ended    chan struct{} // closed when the process is gone
 	ready    bool
+	proven   bool // a worker of it became ready
 	failed   bool // lost already; a new one takes its place
+	mode     string
 	warnings []string
 	timer    *time.Timer
 	status   string // how it ended
 }
+
+// modeExec: workers are fresh interpreters, because the zygote has threads and must not fork.
+const modeExec = "exec"
 
 // startZygote brings up a zygote; its READY brings up the workers.
 func (p *Pool) startZygote() {
 	z, err := p.newZygote()
 	p.mu.Lock()
 	defer p.unlock()
-	if p.closed {
+	if p.ending {
 		if z != nil {
 			z.kill()
 			p.after(func() { // still on this goroutine, which Close waits for
 				z.awaitDeath(closeTimeout)
+				p.reactor.reading.Lock() // its end has the reactor read what is left
+				defer p.reactor.reading.Unlock()
 				z.conn.close()
 			})
 		}
@@ -47,6 +54,7 @@ func (p *Pool) startZygote() {
 	}
 	if z.token, err = p.reactor.add(z); err != nil {
 		z.kill()
+		p.reactor.post(z.conn.close)
 		p.giveUp("epoll_ctl: " + err.Error())
 		return
 	}
@@ -81,9 +89,12 @@ func (p *Pool) newZygote() (*zygote, error) {
 		// ECHILD: someone in the host waits for all children and was faster; the end is what counts.
 		state, err := process.Wait()
 		p.mu.Lock()
-		z.status = "ended"
-		if err == nil {
+		switch {
+		case z.status != "": // it was ended, for that reason
+		case err == nil:
 			z.status = state.String()
+		default:
+			z.status = "ended"
 		}
 		close(z.ended)
 		// The stream may stay open: a child that the host forked while the zygote was started holds its end.
@@ -168,8 +179,17 @@ func (z *zygote) received(f *frame) error {
 		reason := d.str()
 		z.pool.mu.Lock()
 		defer z.pool.unlock()
-		z.pool.giveUp("the zygote cannot fork: " + reason)
-		return d.end()
+		if err := d.end(); err != nil {
+			return err
+		}
+		for i, w := range z.pool.workers {
+			if w != nil && w.id == f.id {
+				w.discard()
+				z.pool.workers[i] = nil
+				z.pool.goOnWithout(i, errors.New("the zygote cannot fork: "+reason))
+			}
+		}
+		return nil
 	case frameExited:
 		closeAll(f.fds)
 		pid, status := d.u32(), d.u32()
@@ -209,14 +229,17 @@ func (z *zygote) onReady(payload []byte) error {
 	p := z.pool
 	p.mu.Lock()
 	defer p.unlock()
-	z.ready = true
+	if z.failed || p.zygote != z { // it was given up, and is read to its end only now
+		return nil
+	}
+	z.ready, z.mode = true, hello.Mode
 	z.stopTimer()
 	z.warnings = hello.Warnings
 	for _, text := range hello.Warnings {
 		p.log(LogRecord{Worker: -1, Level: 30, Logger: "theus", Message: text})
 	}
 	for i, w := range p.workers {
-		if w == nil && !p.closed {
+		if w == nil && !p.ending {
 			p.launchOrGiveUp(z, i)
 		}
 	}
@@ -249,7 +272,7 @@ func (z *zygote) hung(why string) {
 	if z.failed {
 		return
 	}
-	z.status = why
+	z.status = "was ended: " + why
 	z.kill()
 	z.pool.reactor.post(func() { z.lost(nil) })
 }
@@ -264,7 +287,7 @@ func (z *zygote) lost(error) {
 	p := z.pool
 	p.mu.Lock()
 	defer p.unlock()
-	if z.failed || p.closed || p.zygote != z {
+	if z.failed || p.ending || p.zygote != z {
 		p.reactor.remove(z.conn, z.token)
 		return
 	}
@@ -279,9 +302,7 @@ func (z *zygote) lost(error) {
 			orphans = append(orphans, w)
 		}
 	}
-	if z.ready {
-		p.failures = 0
-	} else {
+	if !z.proven {
 		p.failures++
 	}
 	p.inBackground("zygote replacement", func() { p.replaceZygote(z, orphans) })
@@ -296,19 +317,22 @@ func (p *Pool) replaceZygote(z *zygote, orphans []*worker) {
 	}
 	p.mu.Lock()
 	settled := make(chan struct{})
-	if !p.reactor.post(func() { p.settleOrphans(orphans); close(settled) }) {
+	if !p.reactor.post(func() { defer close(settled); p.settleOrphans(orphans) }) {
 		p.mu.Unlock()
 		return
 	}
 	p.mu.Unlock()
-	<-settled
+	select {
+	case <-settled:
+	case <-p.reactor.done: // a bug ended it before it came to that
+	}
 
 	p.mu.Lock()
 	z.discard()
 	if p.zygote == z {
 		p.zygote = nil
 	}
-	again := !p.closed && p.broken == nil
+	again := !p.ending && p.broken == nil
 	if again && p.failures >= maxFailures {
 		p.giveUp(fmt.Sprintf("the zygote %s (%s), %d times in a row; what it printed is on stderr", z.status, strings.Join([]string{p.options.Python, "-I", p.options.WorkerMain}, " "), p.failures))
 		again = false

@@ -130,13 +130,20 @@ func (s *Segment) PrivateMap() (addr uintptr, unmap func(), err error) {
 
 // Ref takes one more reference. The caller has one already, or knows who has.
 func (s *Segment) Ref() {
+	if !s.TryRef() {
+		panic(fmt.Sprintf("shm: Ref of segment %d %q, which was dropped", s.id, s.label))
+	}
+}
+
+// TryRef takes one more reference unless the segment was dropped.
+func (s *Segment) TryRef() bool {
 	for {
 		n := s.refs.Load()
 		if n <= 0 {
-			panic(fmt.Sprintf("shm: Ref of segment %d %q, which was dropped", s.id, s.label))
+			return false
 		}
 		if s.refs.CompareAndSwap(n, n+1) {
-			return
+			return true
 		}
 	}
 }

@@ -229,7 +229,7 @@ PROTOTYPES: Final[dict[str, tuple[Any, tuple[Any, ...]]]] = {
     "theus_export": (_i32, (_u64, c.c_char_p, _out, _err)),
     "theus_heavy_keys": (_i32, (_u64, _out, _err)),
     "theus_cas": (_i32, (_u64, _u64, c.POINTER(Update), _u64, _u32, _out, _err)),
-    "theus_define": (_i32, (_u64, c.POINTER(GivenSpan), _u64, _out, _err)),
+    "theus_define": (_i32, (_u64, c.c_char_p, c.POINTER(GivenSpan), _u64, _out, _err)),
     "theus_execute": (_i32, (_u64, c.POINTER(Call), _out, _err)),
     "theus_wait": (_i32, (_u64, _i64, _err)),
     "theus_look": (_i32, (_u64, _err)),

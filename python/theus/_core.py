@@ -292,10 +292,11 @@ class Core:
 
     # -- tasks ---------------------------------------------------------------------------------
 
-    def define(self, engine: int, spans: Sequence[Buffer]) -> int:
+    def define(self, engine: int, name: str, spans: Sequence[Buffer]) -> int:
         """theus_define."""
         array, _kept = span_array(spans)
-        return self._handle("theus_define", engine, array, len(spans))
+        encoded = name.encode("utf-8", "backslashreplace")
+        return self._handle("theus_define", engine, encoded, array, len(spans))
 
     def execute(self, engine: int, call: abi.Call, task: c.c_uint64) -> None:
         """theus_execute: the handle is put into `task`."""

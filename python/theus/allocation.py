@@ -95,6 +95,11 @@ def as_shareable(obj: Any, place: str) -> Array:
     if array.dtype.hasobject:
         if not stateless.pickles(obj):
             raise stateless.explain(obj, place, TypeError("it holds Python objects"))
+        if array.ndim == 0 and not isinstance(obj, np.ndarray):
+            raise TypeError(
+                f"{place}: a {stateless.type_name(obj)} is no array, and numpy makes none of it. "
+                "Other values belong in the state: engine.compare_and_swap(version, data={…})."
+            )
         raise TypeError(f"{place}: {_object_advice(array.dtype)}")
     return array.view(np.ndarray)
 
@@ -129,7 +134,12 @@ def dimensions(shape: int | Sequence[int]) -> tuple[int, ...]:
     try:
         sizes = (operator.index(shape),)  # type: ignore[arg-type]
     except TypeError:
-        sizes = tuple(operator.index(n) for n in shape)  # type: ignore[union-attr, assignment]
+        try:
+            sizes = tuple(operator.index(n) for n in shape)  # type: ignore[union-attr, assignment]
+        except TypeError:
+            raise TypeError(
+                f"shape must be a whole number or a tuple of them, not {shape!r}"
+            ) from None
     if any(n < 0 for n in sizes):
         raise ValueError(f"shape {sizes} has a negative size")
     if any(n >= 2**63 for n in sizes):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 import math
+import operator
 import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -43,9 +44,20 @@ class Limits(NamedTuple):
 
         Raises:
             ValueError: a timeout that is not positive, or negative retries.
+            TypeError: they are no numbers.
         """
-        if timeout is not None and not (timeout > 0 and math.isfinite(timeout)):
+        try:
+            finite = timeout is None or math.isfinite(timeout)
+        except TypeError:
+            raise TypeError(
+                f"timeout must be a number of seconds or None, not {timeout!r}"
+            ) from None
+        if timeout is not None and not (finite and timeout > 0):
             raise ValueError(f"timeout must be a positive number of seconds, not {timeout!r}")
+        try:
+            operator.index(retries)
+        except TypeError:
+            raise TypeError(f"retries must be a whole number, not {retries!r}") from None
         if retries < 0:
             raise ValueError(f"retries must not be negative, but is {retries}")
         return cls(timeout, retries)
@@ -162,8 +174,17 @@ def _checked_inputs(
             if key not in state.heavy:
                 raise _missing(fn, name, state.heavy._missing(key))
         elif name not in given and lookup_in(state.data)(parse_path(name)) is None:
-            raise _missing(fn, name, no_such_name(name, {*given, *state.data}))
+            raise _missing(fn, name, _nearest(name, given, state.data))
     return state
+
+
+def _nearest(name: str, given: set[str], data: Mapping[str, Any]) -> str:
+    """What there is in place of a path, as far down as the state has it."""
+    *above, last = parse_path(name)
+    below = lookup_in(data)(tuple(above)) if above else None
+    if isinstance(below, Mapping):
+        return f"{'.'.join(above)}: {no_such_name(last, below)}"
+    return no_such_name(name, {*given, *data})
 
 
 def _missing(fn: Process, name: str, why: str) -> ContractViolationError:

@@ -12,6 +12,7 @@ from .allocation import copy_into_segment, mark_published
 from .arrays import ShmArray
 from .host_arrays import whole_handle
 from .outputs import Commit
+from .stateless import type_name
 from .structures import DELETE
 from .updates import Change, c_text, changes_of
 
@@ -58,6 +59,11 @@ class Committer:
             ValueError: `expected` lies above the current version.
             StatelessnessError: a value cannot leave this process.
         """
+        if not isinstance(heavy, Mapping):
+            raise TypeError(
+                f"heavy= takes a dict of keys and arrays, not {type_name(heavy)}: "
+                "heavy={'prices': array}"
+            )
         changes = changes_of(data, self._lookup)
         arrays = {key: self._shared(key, value) for key, value in heavy.items()}
         updates = [_data_update(change) for change in changes]

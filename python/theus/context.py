@@ -124,8 +124,8 @@ class Domain(Mapping[str, Any]):
 
     def __setattr__(self, name: str, value: Any) -> NoReturn:
         raise ContractViolationError(
-            f"ctx.domain is read-only in a parallel process; {name!r} was to be set. Return the "
-            "value and name its path in outputs=[…], or return a StateUpdate."
+            f"ctx.domain is read-only; {name!r} was to be set. Return the value and name its path "
+            "in outputs=[…], or return a StateUpdate."
         )
 
     __setitem__ = __setattr__

@@ -129,7 +129,9 @@ class TheusEngine(Running):
         if expected_version < 0:
             raise ValueError(f"expected_version must not be negative, but is {expected_version}")
         self._session.require_open()
-        self._session.committer.commit(expected_version, data or {}, heavy or {})
+        self._session.committer.commit(
+            expected_version, {} if data is None else data, {} if heavy is None else heavy
+        )
         return self.state
 
     # -- processes -----------------------------------------------------------------------------

@@ -375,7 +375,8 @@ class FunctionCache:
         buffers: list[pickle.PickleBuffer] = []
         record = record_of(fn, by_value_only=by_value_only)
         stream = pickle.dumps(record, protocol=5, buffer_callback=buffers.append)
-        return Handle(core().define(self._engine, [stream, *buffers]))
+        name = getattr(fn, "__qualname__", None) or type(fn).__qualname__
+        return Handle(core().define(self._engine, name.replace("\0", ""), [stream, *buffers]))
 
     def clear(self) -> None:
         """Forget all, when the engine closes."""

@@ -120,7 +120,7 @@ def environment() -> list[bytes]:
 def _workers(workers: int | None) -> int:
     if workers is None:
         return _count(os.environ.get("THEUS_POOL_SIZE"), "THEUS_POOL_SIZE")
-    number = operator.index(workers)
+    number = _whole(workers, "workers")
     if number < 1:
         raise ValueError(f"workers must be at least 1, not {number}; leave it out for one per CPU")
     return number
@@ -129,7 +129,7 @@ def _workers(workers: int | None) -> int:
 def _heap(heap: Any) -> int:
     if heap is None:
         return _count(os.environ.get("THEUS_HEAP_SIZE"), "THEUS_HEAP_SIZE") << 20
-    size = parse_size(heap) if isinstance(heap, str) else operator.index(heap)
+    size = parse_size(heap) if isinstance(heap, str) else _whole(heap, "heap")
     if size < 1:
         raise ValueError(f"heap must be more than 0 bytes, not {heap!r}")
     return size
@@ -138,10 +138,17 @@ def _heap(heap: Any) -> int:
 def _seed(seed: Any) -> int:
     if seed is None:
         return int.from_bytes(os.urandom(8), "little") or 1
-    number = operator.index(seed)
+    number = _whole(seed, "seed")
     if not 0 <= number <= _MAX_SEED:
         raise ValueError(f"seed must be between 0 and 2**64 - 1, not {number}")
     return number or _SEED_FOR_ZERO
+
+
+def _whole(value: Any, option: str) -> int:
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise TypeError(f"{option} must be a whole number, not {value!r}") from None
 
 
 def _count(text: str | None, variable: str) -> int:

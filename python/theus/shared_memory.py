@@ -19,12 +19,13 @@ class SharedMemoryInfo:
         name: no real name; opening it fails, with a hint in place of the file's name.
     """
 
-    __slots__ = ("_bytes", "name")
+    __slots__ = ("_bytes", "_key", "name")
 
     def __init__(self, key: str | None, bytes_of_array: Callable[[], memoryview]) -> None:
         # shm_open takes one path component of at most 255 bytes.
         legal = "".join(c if c.isprintable() and c != "/" else "_" for c in key or "key")
         self.name = f"theus-use-ctx.heavy-{legal}".encode()[:240].decode(errors="ignore")
+        self._key = key
         self._bytes = bytes_of_array
 
     @property
@@ -46,10 +47,10 @@ class SharedMemoryInfo:
         Raises:
             ContractViolationError: always; it is a PermissionError.
         """
+        what = "this array" if self._key is None else f"heavy[{self._key!r}]"
         raise ContractViolationError(
-            f"The memory behind {self.name.removeprefix('theus-use-')} is owned by theus, and "
-            "others may be using it. Remove the call to unlink(): it is freed when its last user "
-            "is gone."
+            f"The memory behind {what} is owned by theus, and others may be using it. "
+            "Remove the call to unlink(): it is freed when its last user is gone."
         )
 
     def __repr__(self) -> str:

@@ -34,7 +34,7 @@ COPIED_OUT = 64 << 10
 class PreparedCall:
     """A theus_call, and all that must live until the library has taken it."""
 
-    __slots__ = ("_kept", "_task", "struct")
+    __slots__ = ("_arrays", "_kept", "_task", "struct")
 
     def __init__(
         self,
@@ -58,18 +58,24 @@ class PreparedCall:
         call.timeout_ms = timeout_ms
         call.retries = retries
         call.rng_key = rng_key
-        handles = bufs = names = None
-        if encoded.arrays:
-            handles = _handles(encoded)
-            bufs = (c.c_uint64 * (len(handles) or 1))(*(h.value for h in handles))
-            call.bufs, call.nbufs = c.addressof(bufs), len(handles)
+        bufs = names = None
+        self._arrays = _handles(encoded) if encoded.arrays else []
+        if self._arrays:
+            bufs = (c.c_uint64 * len(self._arrays))(*(h.value for h in self._arrays))
+            call.bufs, call.nbufs = c.addressof(bufs), len(self._arrays)
         if keys:
             names = (c.c_char_p * len(keys))(*keys)
             call.keys, call.nkeys = c.addressof(names), len(keys)
-        self._kept = (function, encoded, spans, span_keep, handles, bufs, names)
+        self._kept = (function, encoded, spans, span_keep, bufs, names)
 
     def submit(self, engine: int, *, queue: int = 0, tag: int = 0) -> int:
         """Queue the task; gives its handle, which is released by the caller or by `let_go`."""
+        for handle in self._arrays:
+            if handle.engine != engine:
+                raise ValueError(
+                    "the arguments hold a shared array of another engine, whose workers alone can "
+                    "read it. Put it into this one (engine.heavy.put), or pass a copy (np.array)."
+                )
         self.struct.queue = queue
         self.struct.tag = tag
         core().execute(engine, self.struct, self._task)
@@ -207,7 +213,8 @@ def _with_cause(exception: Any, type_name: str, text: str, traceback: str) -> Ba
         raised = exception
     else:
         raised = RemoteError(
-            f"{type_name}: {text} (raised in a worker, and not to be had here as itself)",
+            f"{type_name}{': ' if text else ''}{text} (raised in a worker, and not to be had here "
+            "as itself)",
             type_name=type_name,
             text=text,
             traceback=traceback,

@@ -29,7 +29,7 @@ static void null_arguments(theus_engine engine) {
   FAILS(THEUS_EINVAL, theus_cas(engine, 0, &update, 1, 0, NULL, &err));
   FAILS(THEUS_EINVAL, theus_execute(engine, NULL, NULL, &err));
   FAILS(THEUS_EINVAL, theus_execute(engine, &call, NULL, &err));
-  FAILS(THEUS_EINVAL, theus_define(engine, NULL, 3, &buf, &err));
+  FAILS(THEUS_EINVAL, theus_define(engine, "f", NULL, 3, &buf, &err));
   FAILS(THEUS_EINVAL, theus_snapshot(engine, NULL, NULL, &err));
   FAILS(THEUS_EINVAL, theus_stats(engine, NULL, &err));
   FAILS(THEUS_EBADF, theus_blob_data(0, NULL, NULL));

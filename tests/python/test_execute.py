@@ -6,6 +6,7 @@ import asyncio
 import concurrent.futures
 import os
 import signal
+import sys
 import threading
 import time
 from concurrent.futures.process import BrokenProcessPool
@@ -142,6 +143,8 @@ def test_exceptions_arrive_as_themselves(engine: TheusEngine) -> None:
     assert "in raise_it" in str(cause)
     with pytest.raises(theus.RemoteError, match="SystemExit: 3"):
         engine.run(raise_it, "exit")
+    with pytest.raises(theus.RemoteError, match=r"^SystemExit \(raised in a worker"):
+        engine.run(sys.exit)
     with pytest.raises((TwoArguments, theus.RemoteError), match="1 and 2") as odd:
         engine.run(raise_it, "two")
     assert "in raise_it" in str(odd.value.__cause__)
@@ -160,6 +163,7 @@ def test_a_crash_ends_one_task(engine: TheusEngine, tmp_path: Path) -> None:
     assert isinstance(caught.value, BrokenProcessPool)
     assert caught.value.signal == signal.SIGKILL
     assert caught.value.pid > 0
+    assert "SIGKILL while it ran crash" in str(caught.value)
     assert engine.run(pow, 2, 3) == 8
     assert engine.run(crash, str(tmp_path / "marker"), retries=1) == "second time"
 
@@ -272,6 +276,10 @@ def test_options_leave_all_keywords_to_the_function(engine: TheusEngine) -> None
         engine.run(show, timeout=0)
     with pytest.raises(ValueError, match="retries"):
         engine.run(show, retries=-1)
+    with pytest.raises(TypeError, match="timeout must be a number of seconds or None, not '3'"):
+        engine.run(show, timeout="3")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="retries must be a whole number, not '2'"):
+        engine.run(show, retries="2")  # type: ignore[arg-type]
 
 
 def test_a_parameter_that_shadows_an_option_is_refused(engine: TheusEngine) -> None:

@@ -1,0 +1,165 @@
+package pool
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// Ends that meet: of tasks, workers, zygotes and the pool.
+
+func TestCloseLetsTheTasksThatAreLeftRun(t *testing.T) {
+	f := newFixture(t, 1, "zygote")
+	// Nothing has started yet, and the worker dies in between.
+	victim, survivor := f.start("kill"), f.submit(f.call("echo", "survivor"))
+	f.Close(10 * time.Second)
+	require.Equal(t, Crashed, f.end(victim).Status)
+	require.Equal(t, "survivor", text(f.end(survivor)))
+}
+
+func TestCloseLetsTheTasksThatAreLeftOutliveTheZygote(t *testing.T) {
+	f := newFixture(t, 1, "zygote")
+	gate := filepath.Join(t.TempDir(), "gate")
+	running, behind := f.start("wait-for "+gate), f.submit(f.call("echo", "survivor"))
+	eventually(t, "it has started", func() bool { return f.started(running) })
+	closed := make(chan struct{})
+	f.spawn("close", func() {
+		defer close(closed)
+		f.Close(10 * time.Second)
+	})
+	eventually(t, "it closes", func() bool {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		if !f.closed {
+			return false
+		}
+		f.zygote.kill()
+		return true
+	})
+	require.Equal(t, Crashed, f.end(running).Status)
+	require.Equal(t, "survivor", text(f.end(behind)))
+	<-closed
+}
+
+func TestCloseWhileTheZygoteStarts(t *testing.T) {
+	for range 20 {
+		f := newFixture(t, 1, "silent zygote")
+		waiting := f.start("echo")
+		f.Close(0)
+		require.Equal(t, Cancelled, f.end(waiting).Status)
+	}
+}
+
+func TestZygotesWhoseWorkersNeverGetReadyAreGivenUp(t *testing.T) {
+	for _, workers := range []int{1, 4} {
+		t.Run(fmt.Sprint(workers), func(t *testing.T) {
+			f := newFixture(t, workers, "barren zygote")
+			o := f.run("echo")
+			require.Equal(t, NoWorkers, o.Status)
+			require.Contains(t, o.Message, "the zygote exit status 7")
+			require.Contains(t, o.Message, "3 times in a row", "a zygote's death counts once, however many workers it takes along")
+		})
+	}
+}
+
+func TestATimeoutDoesNotReachBeyondTheResult(t *testing.T) {
+	f := newFixture(t, 1, "zygote")
+	call := f.call("hang", "")
+	call.Timeout = time.Hour
+	task := f.submit(call)
+	eventually(t, "it has started", func() bool { return f.started(task) })
+	f.mu.Lock()
+	w := task.worker
+	f.completed(w, task.id) // its result is being taken over, which may take long
+	f.mu.Unlock()
+	f.expire(task, w)
+	f.mu.Lock()
+	require.False(t, w.condemned, "the worker may run another task by now")
+	f.mu.Unlock()
+	require.False(t, task.Ended())
+	f.Cancel(task)
+	require.Equal(t, Cancelled, f.end(task).Status)
+}
+
+func TestAResultInMemoryThatIsGoneCostsItsTaskOnly(t *testing.T) {
+	f := newFixture(t, 1, "zygote")
+	gate := filepath.Join(t.TempDir(), "gate")
+	a := f.array("x", 1)
+	call := f.call("refer-to-fetched "+gate, "")
+	call.Source = &fakeSource{arrays: map[string]*Array{"x": a}} // which does not hold it
+	task := f.submit(call)
+	eventually(t, "it has the array", func() bool {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		return len(task.call.Function.learned) == 1
+	})
+	a.Unref()
+	eventually(t, "the host has let go of it", func() bool { return f.heap.Stats().Segments == 0 })
+	require.NoError(t, os.WriteFile(gate, nil, 0o600))
+	o := f.end(task)
+	require.Equal(t, Failed, o.Status)
+	require.Contains(t, o.Message, "was not granted")
+	require.Equal(t, "next", text(f.end(f.submit(f.call("echo", "next")))))
+}
+
+func TestABugWhileAResultIsTakenOverLeavesTheLockInOrder(t *testing.T) {
+	f := newFixture(t, 1, "zygote")
+	require.Panics(t, func() {
+		f.mu.Lock()
+		defer f.unlock()
+		_ = f.unlocked(func() error { panic("a bug") })
+	})
+	require.Equal(t, "next", text(f.end(f.submit(f.call("echo", "next")))))
+}
+
+func TestAFunctionThatWasForgottenIsRefused(t *testing.T) {
+	f := newFixture(t, 1, "zygote")
+	function := f.Define("f", Value{})
+	f.Forget(function)
+	call := f.call("", "")
+	call.Function = function
+	_, err := f.Submit(call)
+	require.ErrorIs(t, err, ErrReleased)
+}
+
+func TestTheLastQueueForLogsKeepsThem(t *testing.T) {
+	f := newFixture(t, 1, "zygote")
+	before, now := &Queue{fd: -1}, &Queue{fd: -1}
+	f.AnnounceLogs(before)
+	f.AnnounceLogs(now)
+	f.QuietLogs(before)
+	require.Same(t, now, f.logQueue)
+	f.QuietLogs(now)
+	require.Nil(t, f.logQueue)
+}
+
+func TestAnInputOfManySpansFitsIntoItsFrame(t *testing.T) {
+	f := newFixture(t, 1, "zygote")
+	spans := make([][]byte, MaxSpans)
+	for i := range spans {
+		spans[i] = make([]byte, 12) // in sum little, each named in 16 bytes
+	}
+	call := f.call("given", "")
+	for i := range 20 {
+		call.Arrays = append(call.Arrays, f.array(fmt.Sprint("key ", i), 1))
+	}
+	var err error
+	call.Input, err = NewValue(f.heap, CodecPickle, spans, "input")
+	require.NoError(t, err)
+	require.NotNil(t, call.Input.Segment)
+	task := f.submit(call)
+	require.Equal(t, OK, f.end(task).Status)
+	_, err = NewValue(f.heap, CodecPickle, append(spans, nil), "input")
+	require.ErrorContains(t, err, "more than")
+}
+
+// started reports whether a worker has begun with a task.
+func (f *fixture) started(task *Task) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return task.worker != nil && task.worker.running() == task.id
+}
