@@ -11,6 +11,7 @@ import pytest
 
 import leaks
 import theus
+from shared_engine import shared_engine as shared_engine  # a fixture
 from theus import TheusEngine
 
 EngineFactory = Callable[..., TheusEngine]

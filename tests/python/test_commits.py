@@ -39,6 +39,9 @@ def test_inputs_are_checked_at_submit(engine: TheusEngine) -> None:
     engine.heavy.put("x", [1.0])
     with pytest.raises(PermissionError, match=r"'domain\.factor'"):
         engine.submit(scale)
+    engine.compare_and_swap(engine.state.version, data={"domain": {"factors": 2}})
+    with pytest.raises(ContractViolationError, match=r"domain: no 'factor'.*mean 'factors'"):
+        engine.run(scale)
 
     @process(inputs=["n"], parallel=True)
     def needs_n(ctx: Any, n: int) -> int:

@@ -77,6 +77,8 @@ def test_plain_arrays_and_slices_are_copied_in(engine: TheusEngine) -> None:
     assert state.heavy["part"].tolist() == [[1, 2], [4, 5]]
     with pytest.raises(TypeError, match="DELETE"):
         engine.compare_and_swap(2, heavy={"copy": None})
+    with pytest.raises(TypeError, match=r"heavy= takes a dict of keys and arrays, not numpy"):
+        engine.compare_and_swap(2, heavy=source)  # type: ignore[arg-type]
     assert list(engine.compare_and_swap(2, heavy={"copy": theus.DELETE}).heavy) == ["part", "whole"]
 
 
@@ -178,8 +180,9 @@ def test_odd_shapes(engine: TheusEngine) -> None:
         engine.heavy.alloc("x", (2**62, 2**62))
     with pytest.raises(ValueError, match="32|ndim|dimension"):
         engine.heavy.alloc("x", (1,) * 33)
-    with pytest.raises(TypeError):
-        engine.heavy.alloc("x", (1.5,))  # type: ignore[arg-type]
+    for shape in (1.5, (1.5,), None, ("3",)):
+        with pytest.raises(TypeError, match="shape must be a whole number or a tuple of them"):
+            engine.heavy.alloc("x", shape)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="order"):
         engine.heavy.alloc("x", 1, order="K")  # type: ignore[arg-type]
 
@@ -189,6 +192,10 @@ def test_objects_cannot_be_shared(engine: TheusEngine) -> None:
         engine.heavy.alloc("x", 3, object)
     with pytest.raises(TypeError, match="fixed-size text"):
         engine.heavy.put("x", [1, "a", None])
+    with pytest.raises(TypeError, match=r"heavy\['x'\]: a dict is no array.*compare_and_swap"):
+        engine.heavy.put("x", {"a": 1})
+    with pytest.raises(TypeError, match="a NoneType is no array"):
+        engine.heavy.put("x", None)
     with pytest.raises(StatelessnessError, match=r"heavy\['x'\] is a _thread.lock"):
         engine.heavy.put("x", threading.Lock())
     with pytest.raises(StatelessnessError, match=r"heavy\['x'\]\[1\] is a _thread.lock"):
@@ -319,3 +326,13 @@ def test_an_output_that_somebody_can_still_write_is_copied(engine: TheusEngine) 
         assert array[1:].tolist() == [5] * 999
     finally:
         os.kill(int(array[0]), signal.SIGKILL)
+
+
+def test_an_array_of_another_engine_is_refused_with_a_way_out(
+    engine: TheusEngine, make_engine: EngineFactory
+) -> None:
+    other = make_engine(workers=1)
+    foreign = other.heavy.put("x", [1.0])
+    with pytest.raises(ValueError, match=r"another engine.*engine\.heavy\.put"):
+        engine.run(len, foreign)
+    assert engine.run(len, np.array(foreign)) == 1

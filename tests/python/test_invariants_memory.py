@@ -26,8 +26,6 @@ from processes import regions
 from programs import run_text
 from theus import TheusEngine
 
-pytest_plugins = ("shared_engine",)
-
 LENGTH = 300_000  # above what is put together with others
 NBYTES = LENGTH * 8
 

@@ -24,8 +24,6 @@ from polling import until
 from processes import region_of
 from theus import StateUpdate, TheusEngine
 
-pytest_plugins = ("shared_engine",)
-
 
 @pytest.fixture(scope="module")
 def engine(shared_engine: TheusEngine) -> TheusEngine:

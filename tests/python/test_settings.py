@@ -65,7 +65,10 @@ def test_the_backend(monkeypatch: pytest.MonkeyPatch) -> None:
     ("options", "kind", "text"),
     [
         ({"workers": 0}, ValueError, "at least 1"),
-        ({"workers": 1.5}, TypeError, "float"),
+        ({"workers": 1.5}, TypeError, "workers must be a whole number, not 1.5"),
+        ({"workers": "2"}, TypeError, "workers must be a whole number, not '2'"),
+        ({"heap": 1e9}, TypeError, "heap must be a whole number"),
+        ({"seed": "a"}, TypeError, "seed must be a whole number"),
         ({"heap": 0}, ValueError, "more than 0"),
         ({"heap": "lots"}, ValueError, "not a size"),
         ({"seed": -1}, ValueError, "seed"),

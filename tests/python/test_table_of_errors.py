@@ -31,8 +31,6 @@ from theus import (
     process,
 )
 
-pytest_plugins = ("shared_engine",)
-
 Engine = TheusEngine
 
 
@@ -190,7 +188,7 @@ def test_a_private_copy_can_be_written(engine: Engine, published: str) -> None:
 def test_unlink(engine: Engine, published: str) -> None:
     with pytest.raises(PermissionError, match="owned by theus") as caught:
         engine.heavy[published].shm.unlink()
-    assert "prices" in str(caught.value)
+    assert f"heavy['{published}']" in str(caught.value)
     with pool_untouched(engine):
         with pytest.raises(PermissionError, match="owned by theus"):
             engine.run(jobs_that_fail.unlink, published)

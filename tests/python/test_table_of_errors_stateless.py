@@ -34,8 +34,6 @@ from theus import (
     process,
 )
 
-pytest_plugins = ("shared_engine",)
-
 Engine = TheusEngine
 
 

@@ -21,8 +21,6 @@ from jobs import checksum
 from processes import Region, descendants, proportional_size, region_of
 from theus import LargeArgumentWarning, TheusEngine
 
-pytest_plugins = ("shared_engine",)
-
 MIB = 1 << 20
 PAGE = os.sysconf("SC_PAGESIZE")
 
