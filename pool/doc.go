@@ -8,7 +8,8 @@
 //
 // The pool starts one zygote, a Python process that has imported what workers need and forks them. It
 // talks to each worker over a socket of its own, in the frames of docs/internals.md
-// (wire.go, value.go, array.go encode them; conn.go moves them).
+// (wire.go, value.go, array.go encode them; conn.go moves them, reactor.go reads them; answers.go and requests.go handle
+// what workers send).
 //
 // # Life of a task
 //

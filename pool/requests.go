@@ -1,0 +1,237 @@
+package pool
+
+// What a worker asks of the host while it runs a task: arrays, state, code, and segments to write to.
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"github.com/theus-project/theus-go/shm"
+	"golang.org/x/sys/unix"
+)
+
+// kinds of FETCH and statuses of FETCHED
+const (
+	fetchHeavy    = 0
+	fetchSegment  = 1
+	fetchState    = 2
+	fetchFunction = 3
+	fetchKeys     = 4
+
+	fetchedHere        = 0
+	fetchedAbsent      = 1
+	fetchedUnpublished = 2
+	fetchedError       = 3
+)
+
+func (w *worker) onFetch(request uint64, d *decoder) error {
+	id, kind, key, argument := d.u64(), d.u8(), d.str(), d.u64()
+	if err := d.end(); err != nil {
+		return err
+	}
+	p := w.pool
+	p.mu.Lock()
+	defer p.unlock()
+	t := p.tasks[id]
+	if t == nil || t.worker != w {
+		w.answerError(request, "this task has ended")
+		return nil
+	}
+	switch kind {
+	case fetchHeavy:
+		w.fetchHeavy(request, t, key)
+	case fetchSegment:
+		w.fetchSegment(request, t, argument)
+	case fetchState:
+		w.fetchState(request, t, key)
+	case fetchFunction:
+		w.fetchFunction(request, t, argument)
+	case fetchKeys:
+		w.fetchKeys(request, t)
+	default:
+		return fmt.Errorf("worker %d asked for something of unknown kind %d", w.index, kind)
+	}
+	return nil
+}
+
+func (w *worker) answerError(request uint64, text string) {
+	var e encoder
+	e.u8(fetchedError)
+	e.str(text)
+	w.send(frameFetched, request, e.buf)
+}
+
+func (w *worker) fetchHeavy(request uint64, t *Task, key string) {
+	var e encoder
+	if t.call.Source == nil {
+		w.answerError(request, "this task reads no version of the state")
+		return
+	}
+	a, presence := t.call.Source.Heavy(key)
+	switch presence {
+	case Present:
+		t.call.Function.learn(key)
+		t.reads(key)
+		w.answerArray(request, a)
+		w.pool.after(a.Unref)
+		return
+	case Unpublished:
+		e.u8(fetchedUnpublished)
+	case Absent:
+		e.u8(fetchedAbsent)
+		names, _ := json.Marshal(t.call.Source.Nearest(key))
+		e.str(string(names))
+	}
+	w.send(frameFetched, request, e.buf)
+}
+
+// answerArray sends an array always with its descriptor: the worker asked because it has none.
+func (w *worker) answerArray(request uint64, a *Array) {
+	fd, err := a.Segment.ReaderFD()
+	if err != nil {
+		w.answerError(request, err.Error())
+		return
+	}
+	w.note(a.Segment)
+	var e encoder
+	e.u8(fetchedHere)
+	e.array(a, true, false)
+	w.send(frameFetched, request, e.buf, fd)
+}
+
+func (w *worker) fetchSegment(request uint64, t *Task, id uint64) {
+	seg := w.known[id]
+	for _, a := range t.call.Arrays {
+		if a.Segment.ID() == id {
+			seg = a.Segment
+		}
+	}
+	if seg == nil {
+		w.answerError(request, fmt.Sprintf("segment %d is gone: its array was replaced and nothing pins it", id))
+		return
+	}
+	// The whole segment as bytes; the worker knows what lies in it.
+	a := &Array{Segment: seg, Layout: Layout{Descr: "|u1", Itemsize: 1, Shape: []int64{seg.Size()}, Strides: []int64{1}}}
+	w.answerArray(request, a)
+}
+
+func (w *worker) fetchFunction(request uint64, t *Task, id uint64) {
+	f := t.call.Function
+	if f.id != id {
+		w.answerError(request, fmt.Sprintf("function %d is not this task's", id))
+		return
+	}
+	fds, err := w.valueFDs(&f.record)
+	if err != nil {
+		w.answerError(request, err.Error())
+		return
+	}
+	w.functions[f.id] = true
+	var e encoder
+	e.u8(fetchedHere)
+	e.value(&f.record)
+	w.send(frameFetched, request, e.buf, fds...)
+}
+
+func (w *worker) fetchState(request uint64, t *Task, path string) {
+	w.answerValue(request, t, func(source Source) (Value, error) {
+		data, err := source.Export(path)
+		if err != nil {
+			return Value{}, err
+		}
+		return NewValue(w.pool.options.Heap, CodecState, [][]byte{data}, "state for a worker")
+	})
+}
+
+func (w *worker) fetchKeys(request uint64, t *Task) {
+	w.answerValue(request, t, func(source Source) (Value, error) {
+		names, err := json.Marshal(source.Keys())
+		if err != nil {
+			return Value{}, err
+		}
+		return NewValue(w.pool.options.Heap, CodecJSON, [][]byte{names}, "keys for a worker")
+	})
+}
+
+// answerValue makes a value of the task's version outside the lock, since it may be large, and sends it.
+func (w *worker) answerValue(request uint64, t *Task, of func(Source) (Value, error)) {
+	source := t.call.Source
+	if source == nil {
+		w.answerError(request, "this task reads no version of the state")
+		return
+	}
+	p := w.pool
+	p.spawn("state for a worker", func() {
+		value, err := of(source)
+		p.mu.Lock()
+		defer p.unlock()
+		p.after(value.Release)
+		if w.judged {
+			return
+		}
+		var fds []int
+		if err == nil {
+			fds, err = w.valueFDs(&value)
+		}
+		if err != nil {
+			w.answerError(request, err.Error())
+			return
+		}
+		var e encoder
+		e.u8(fetchedHere)
+		e.value(&value)
+		w.send(frameFetched, request, e.buf, fds...)
+	})
+}
+
+// onAlloc grants a segment to write to. Reserving pages can take long, so it happens off the reactor.
+func (w *worker) onAlloc(request uint64, d *decoder) error {
+	id, size, label := d.u64(), d.u64(), d.str()
+	if err := d.end(); err != nil {
+		return err
+	}
+	p := w.pool
+	p.spawn("segment for a worker", func() {
+		if size > 1<<62 {
+			size = 1 << 62 // refused by the budget, with its message
+		}
+		seg, writer, err := p.options.Heap.Grant(int64(size), label)
+		p.mu.Lock()
+		defer p.unlock()
+		t := p.tasks[id]
+		if err == nil && (w.judged || t == nil || t.worker != w) {
+			_ = unix.Close(writer)
+			p.after(seg.Unref)
+			err = errors.New("this task has ended")
+		}
+		var e encoder
+		if err != nil {
+			e.u8(fetchedError)
+			e.str(allocError(err))
+			w.send(frameGranted, request, e.buf)
+			return
+		}
+		if t.grants == nil {
+			t.grants = map[uint64]*shm.Segment{}
+		}
+		t.grants[seg.ID()] = seg
+		w.note(seg)
+		e.u8(fetchedHere)
+		e.u64(seg.ID())
+		e.u64(uint64(seg.Size()))
+		w.send(frameGranted, request, e.buf, writer)
+	})
+	return nil
+}
+
+// allocError is the JSON that a worker turns into HeapFull or OSError.
+func allocError(err error) string {
+	var full *shm.FullError
+	fields := map[string]any{"message": err.Error()}
+	if errors.As(err, &full) {
+		fields["full"] = full
+	}
+	text, _ := json.Marshal(fields)
+	return string(text)
+}
