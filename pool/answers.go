@@ -65,16 +65,7 @@ func (w *worker) onResult(id uint64, d *decoder) error {
 	if err := d.end(); err != nil {
 		return fmt.Errorf("result of task %d: %w", id, err)
 	}
-	p := w.pool
-	p.mu.Lock()
-	defer p.unlock()
-	t := p.completed(w, id)
-	if t == nil {
-		return nil
-	}
-	t.call.Function.ran(running)
-	p.endWith(t, w, value, arrays, Outcome{Status: OK})
-	p.dispatch()
+	w.answered(id, running, value, arrays, Outcome{Status: OK})
 	return nil
 }
 
@@ -85,18 +76,25 @@ func (w *worker) onFailed(id uint64, d *decoder) error {
 	if err := d.end(); err != nil {
 		return fmt.Errorf("failure of task %d: %w", id, err)
 	}
+	w.answered(id, running, value, nil, o)
+	return nil
+}
+
+// answered ends a task with what its worker sent, and gives the worker more to do.
+func (w *worker) answered(id uint64, running time.Duration, value wireValue, arrays []wireArray, o Outcome) {
 	p := w.pool
 	p.mu.Lock()
 	defer p.unlock()
 	t := p.completed(w, id)
 	if t == nil {
-		return nil
+		return
 	}
 	t.call.Function.ran(running)
-	o.Message = fmt.Sprintf("%s raised %s: %s", t.name, o.Type, o.Text)
-	p.endWith(t, w, value, nil, o)
+	if o.Status == Failed {
+		o.Message = fmt.Sprintf("%s raised %s: %s", t.name, o.Type, o.Text)
+	}
+	p.endWith(t, w, value, arrays, o)
 	p.dispatch()
-	return nil
 }
 
 // endWith turns what a worker sent into the task's outcome. Segments that it wrote are adopted: the kernel proves that nobody writes
