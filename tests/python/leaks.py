@@ -9,10 +9,11 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+from shared_pages import unaccounted_bytes
+
 PATIENCE = 5.0
-# The counter is the machine's, and other programs' pages come and go there. In development, several
-# test runs may share a machine; then it says nothing.
-SHMEM_NOISE = 32 << 20 if os.environ.get("THEUS_TEST_TREE") != "1" else 1 << 62
+# The counter is the machine's: pages of /dev/shm and of System V segments come and go there too.
+SHMEM_NOISE = 32 << 20
 
 
 class Holdings(NamedTuple):
@@ -31,7 +32,7 @@ def holdings() -> Holdings:
         mappings=_mappings("self") + sum(_mappings(str(pid)) for pid in children(os.getpid())),
         children=frozenset(children(os.getpid())),
         threads=frozenset(t.name for t in threading.enumerate() if t.name.startswith("theus")),
-        shmem=_shmem(),
+        shmem=unaccounted_bytes(),
     )
 
 
@@ -84,13 +85,6 @@ def _descriptors() -> frozenset[str]:
 
 def _mappings(pid: str) -> int:
     return sum(1 for line in _read(f"/proc/{pid}/maps").splitlines() if "memfd:" in line)
-
-
-def _shmem() -> int:
-    for line in _read("/proc/meminfo").splitlines():
-        if line.startswith("Shmem:"):
-            return int(line.split()[1]) << 10
-    return 0
 
 
 def _listing(path: str) -> list[str]:
