@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copyreg
 import ctypes
+import functools
 import io
 import pickle
 from collections.abc import Callable, Sequence
@@ -161,14 +162,25 @@ def _unlocking_dumps(value: Any, buffers: _Buffers) -> bytes:
 
 
 def _cloud_dumps(value: Any, buffers: _Buffers) -> bytes:
-    # Not imported with the module: who sends only plain values never needs it.
-    import cloudpickle  # type: ignore[import-untyped]
-
     stream = io.BytesIO()
-    pickler = cloudpickle.Pickler(stream, _PROTOCOL, buffer_callback=buffers)
-    pickler.dispatch_table = pickler.dispatch_table.new_child({np.ndarray: _reduce_array})
-    pickler.dump(value)
+    _by_value_pickler()(stream, _PROTOCOL, buffer_callback=buffers).dump(value)
     return stream.getvalue()
+
+
+@functools.cache
+def _by_value_pickler() -> type[Any]:
+    # cloudpickle is not imported with the module: who sends only plain values never needs it.
+    from .by_value import ByValuePickler
+
+    class UnlockingPickler(ByValuePickler):
+        """Makes read-only arrays arrive writable."""
+
+        def reducer_override(self, obj: Any) -> Any:
+            if type(obj) is np.ndarray:
+                return _reduce_array(obj)
+            return super().reducer_override(obj)
+
+    return UnlockingPickler
 
 
 def _reduce_array(array: np.ndarray[Any, Any]) -> Any:

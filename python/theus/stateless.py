@@ -15,8 +15,7 @@ import types
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import cloudpickle  # type: ignore[import-untyped]
-
+from .by_value import ByValuePickler
 from .errors import StatelessnessError
 
 __all__ = ["StrictPickler", "bound_to_process", "explain", "type_name"]
@@ -71,8 +70,8 @@ _GENERIC = (
 )
 
 
-class StrictPickler(cloudpickle.Pickler):  # type: ignore[misc]
-    """cloudpickle, except that an open file is an error and not a copy of its text."""
+class StrictPickler(ByValuePickler):
+    """Pickles by value, except that an open file is an error and not a copy of its text."""
 
     def reducer_override(self, obj: Any) -> Any:
         if isinstance(obj, _FILES) and not _is_standard_stream(obj):

@@ -7,6 +7,7 @@ purpose, rather than taken from the modules under test.
 from __future__ import annotations
 
 import array
+import io
 import itertools
 import json
 import mmap
@@ -22,9 +23,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import cloudpickle  # type: ignore[import-untyped]
-
 import theus.worker
+from theus.stateless import StrictPickler
 
 ZYGOTE = Path(theus.worker.__file__).parent / "zygote.py"
 DEADLINE = 20.0
@@ -35,6 +35,13 @@ LOG, RETIRE, RETIRED, EXIT, CANCEL, CANCELLED, FORGET = range(25, 32)
 NONE, RAW, JSON, PICKLE, STATE = range(5)
 
 _numbers = itertools.count(1)
+
+
+def by_value(fn: Callable[..., Any] | None) -> bytes:
+    """A function as hosts pickle it."""
+    stream = io.BytesIO()
+    StrictPickler(stream, protocol=5).dump(fn)
+    return stream.getvalue()
 
 
 class Message:
@@ -246,7 +253,7 @@ class Worker:
         """Send a function by value, or a record of one's own."""
         number = next(_numbers)
         if record is None:
-            record = (None, "task", "", cloudpickle.dumps(fn), passes_ctx)
+            record = (None, "task", "", by_value(fn), passes_ctx)
         self.send(FUNCTION, number, inline(PICKLE, pickle.dumps(record)))
         return number
 

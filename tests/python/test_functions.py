@@ -53,6 +53,31 @@ def test_an_importable_function_goes_by_name_with_a_spare_copy() -> None:
     assert load_by_value(spare) is not scaled
 
 
+def test_code_keeps_the_name_of_its_file() -> None:
+    """Else a worker's traceback names no file, and shows no line of it."""
+
+    def outer() -> Callable[[], int]:
+        return lambda: 1
+
+    arrived = load_by_value(record_of(outer)[3])
+    assert arrived.__code__.co_filename == __file__
+    assert arrived.__code__.co_firstlineno == outer.__code__.co_firstlineno
+    assert arrived().__code__.co_filename == __file__, "of code within code"
+
+
+def test_functions_that_are_returned_or_passed_keep_it_too(engine: TheusEngine) -> None:
+    made = engine.run(lambda: lambda: 1)
+    assert made.__code__.co_filename == __file__
+    assert engine.run(lambda f: f.__code__.co_filename, lambda: 1) == __file__
+
+
+def test_arrays_beside_a_function_arrive_writable(engine: TheusEngine) -> None:
+    locked = np.arange(3.0)
+    locked.flags.writeable = False
+    assert engine.run(lambda f, a: a.flags.writeable, abs, locked)
+    assert engine.run(lambda f, a: a.flags.writeable, lambda: 1, locked)
+
+
 def test_others_go_by_value() -> None:
     captured = 5
     for fn in (lambda x: x + captured, partial(scaled, by=1), pow):
