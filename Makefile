@@ -60,6 +60,10 @@ test-python: $(wheel_ready) $(injected) ## Run the Python tests; ARGS="-k name" 
 test-c: $(wheel_ready) $(toolchain) abi ## Build the programs in tests/c against the wheel and run them
 	$(with_toolchain) $(py) tools/run_c_tests.py
 
+.PHONY: mutants
+mutants: $(wheel_ready) $(toolchain) ## Remove each guard of the core in turn: its test must fail (minutes)
+	$(with_toolchain) $(py) tests/mutants/remove_guards.py $(ARGS)
+
 .PHONY: lint
 lint: $(wheel_ready) $(toolchain) ## Check formatting, types and the project's own rules
 	@$(pip) install "$$(cat $(wheel_built))[dev]"

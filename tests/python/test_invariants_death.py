@@ -147,6 +147,21 @@ def test_a_child_that_user_code_forked_does_not_keep_workers_alive(cwd: Path) ->
             os.kill(grandchild, signal.SIGKILL)
 
 
+def test_a_child_that_the_host_forked_does_not_keep_workers_alive(cwd: Path) -> None:
+    """It holds the host's ends of all sockets: the workers read no end of file."""
+    with started(["-c", HOST + "engine.run(total); say(fork()); signal.pause()"], cwd=cwd) as host:
+        child = int(host.line())
+        try:
+            host.process.kill()
+            host.process.wait(60)
+            until(
+                lambda: in_session(host.pid) == [child],
+                "only what the host forked to be left",
+            )
+        finally:
+            os.kill(child, signal.SIGKILL)
+
+
 def test_the_host_execs_another_program(cwd: Path) -> None:
     """It does not die, but what it knew is gone."""
     after = "import sys; print(sys.stdin.readline() or 'over')"

@@ -1,0 +1,213 @@
+"""The guards that theus stands on, how each is removed, and the test that must notice.
+
+A guard that can go without a test failing protects nobody: the next change may remove it. So
+`make mutants` (remove_guards.py) takes them out one at a time, in a copy of the sources. They are
+taken out as text and not by switches: no library that anybody installs can work without them.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class GoTest(NamedTuple):
+    """A test of a Go package."""
+
+    package: str
+    name: str
+
+    @property
+    def place(self) -> str:
+        return f"{self.package} {self.name}"
+
+
+class PythonTest(NamedTuple):
+    """A test module of tests/python and what `pytest -k` picks of it."""
+
+    file: str
+    name: str
+    injected: bool = False  # it also needs the library that panics on demand
+
+    @property
+    def place(self) -> str:
+        return f"{self.file} {self.name}"
+
+
+class Cut(NamedTuple):
+    """A piece of a file, which must occur there exactly once, and what stands there instead."""
+
+    file: str
+    guard: str
+    without: str
+
+
+class Mutant(NamedTuple):
+    """One guard: without it, `test` must fail."""
+
+    name: str
+    protects: str
+    test: GoTest | PythonTest
+    cuts: tuple[Cut, ...]
+
+
+MUTANTS = (
+    Mutant(
+        "seal of the size",
+        "nobody truncates a segment under those who map it (SIGBUS)",
+        GoTest("./shm", "TestNobodyChangesTheSize"),
+        (
+            Cut(
+                "shm/memfile_linux.go",
+                "unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, seals)",
+                "unix.FcntlInt(uintptr(fd), unix.F_GET_SEALS, 0&seals)",
+            ),
+        ),
+    ),
+    Mutant(
+        "seal of future writes",
+        "an adopted output is not opened for writing again",
+        GoTest("./shm", "TestAdoptedSegmentCannotBeOpenedForWritingAgain"),
+        (Cut("shm/heap.go", "if h.features.FutureWrite {", "if false {"),),
+    ),
+    Mutant(
+        "read-only descriptions",
+        "a worker cannot write what others read",
+        PythonTest("test_invariants_memory.py", "test_the_kernel_refuses_a_worker"),
+        (
+            Cut(
+                "shm/segment.go",
+                "ErrDropped)\n\t}\n\treturn reopen(s.fd, syscall.O_RDONLY)",
+                "ErrDropped)\n\t}\n\treturn reopen(s.fd, syscall.O_RDWR)",
+            ),
+            Cut("shm/heap.go", "if h.features.FutureWrite {", "if false {"),
+        ),
+    ),
+    Mutant(
+        "fallocate",
+        "pages are there when the array is: a full machine is an error, not SIGBUS",
+        GoTest("./shm", "TestNewSegmentIsZeroedAndItsPagesAreThere"),
+        (
+            Cut(
+                "shm/memfile_linux.go",
+                "return unix.Fallocate(fd, 0, offset, n)",
+                "return unix.Fallocate(fd, 0, offset, min(n, 1))",
+            ),
+        ),
+    ),
+    Mutant(
+        "budget check",
+        "past a cgroup's limit the kernel kills: HeapFull comes first",
+        GoTest("./shm", "TestHeapStopsBeforeTheCgroupKills"),
+        (
+            Cut(
+                "shm/budget.go",
+                "return used <= limit && n <= limit-used",
+                "return true || used+n <= limit",
+            ),
+        ),
+    ),
+    Mutant(
+        "lease before adoption",
+        "an output that its writer can still write is copied",
+        GoTest("./shm", "TestAdoptIsRefusedWhileTheWriterHasItMapped"),
+        (
+            Cut(
+                "shm/adopt.go",
+                'if err := readLease(s.fd); err != nil {\n\t\treturn s.fail("adopt", err)\n\t}\n'
+                "\tif err := s.forbidWriting()",
+                "if err := s.forbidWriting()",
+            ),
+            Cut(
+                "shm/adopt.go",
+                'if err := readLease(s.fd); err != nil {\n\t\treturn s.fail("adopt", err)\n\t}\n'
+                "\ts.state",
+                "s.state",
+            ),
+        ),
+    ),
+    Mutant(
+        "signal of leases",
+        "an opener during a proof does not end the host by SIGIO",
+        GoTest("./shm", "TestLeaseSignal"),
+        (
+            Cut(
+                "shm/lease_linux.go",
+                "unix.F_SETSIG, int(unix.SIGURG))",
+                "unix.F_SETSIG, 0)",
+            ),
+        ),
+    ),
+    Mutant(
+        "freeze at publish",
+        "a pointer from before publish changes nothing that others read",
+        PythonTest("test_invariants_memory.py", "test_writers_from_before_publish_change_nothing"),
+        (
+            Cut(
+                "shm/freeze.go",
+                "if err := s.swapWritable(); err != nil {\n\t\treturn err\n\t}\n",
+                "",
+            ),
+        ),
+    ),
+    Mutant(
+        "fork check in C",
+        "a forked child of the host gets an error and does not hang",
+        PythonTest("test_invariants_programs.py", "test_a_forked_child_is_refused_everything"),
+        (
+            Cut(
+                "capi/shim.c",
+                "return alive != NULL && *alive == 0;",
+                "return alive == NULL;",
+            ),
+            Cut("python/theus/_core.py", "os.register_at_fork(after_in_child=_mark_child)", "pass"),
+        ),
+    ),
+    Mutant(
+        "recover",
+        "a bug poisons its engine and does not end the host",
+        PythonTest("test_panics.py", "test_a_panic_as_python_sees_it", injected=True),
+        (Cut("internal/guard/guard.go", "v := recover(); v != nil", "v := any(nil); v != nil"),),
+    ),
+    Mutant(
+        "reseeding after fork",
+        "workers draw different random numbers",
+        PythonTest(
+            "test_invariants_random.py", "test_the_global_generators_differ_between_workers"
+        ),
+        (Cut("python/theus/worker/main.py", "    seeding.reseed(seed, worker)\n", ""),),
+    ),
+    Mutant(
+        "death signal of workers and zygote",
+        "a killed host takes its workers with it, whoever else holds their sockets",
+        PythonTest(
+            "test_invariants_death.py",
+            "test_a_child_that_the_host_forked_does_not_keep_workers_alive",
+        ),
+        (
+            Cut("pool/spawn.go", ", Pdeathsig: syscall.SIGKILL}", "}"),
+            Cut(
+                "python/theus/worker/process.py",
+                "    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)\n",
+                "",
+            ),
+        ),
+    ),
+    Mutant(
+        "status page",
+        "only the task that a dead worker had started ends with it",
+        GoTest("./pool", "TestAPrefetchedTaskOfADeadWorkerRunsElsewhere"),
+        (Cut("pool/death.go", "case t.id == started:", "case true || t.id == started:"),),
+    ),
+    Mutant(
+        "order of forks and starts",
+        "an engine starts while other threads of the host fork",
+        PythonTest("test_host_forks.py", "test_engines_start_while_the_host_forks"),
+        (Cut("capi/shim.c", "pthread_atfork(shim_hold_forks, shim_let_fork, shim_let_fork);", ""),),
+    ),
+    Mutant(
+        "descriptor limit put back",
+        "loading the library does not raise the host's soft limit",
+        PythonTest("test_invariants_programs.py", "test_the_descriptor_limit_stays_as_it_was"),
+        (Cut("python/theus/_core.py", "with descriptor_limit_kept():", "if True:"),),
+    ),
+)
