@@ -158,7 +158,9 @@ def _pids_max() -> str:
     for directory in _pids_directories():
         while len(directory) > len("/sys/fs/cgroup"):
             try:
-                with open(f"{directory}/pids.max", encoding="ascii") as file:
+                # utf-8, which is always there: a codec would have to be imported, and this may be
+                # a process that has just lost the right to read the standard library.
+                with open(f"{directory}/pids.max", encoding="utf-8") as file:
                     text = file.read().strip()
             except OSError:
                 text = "max"
