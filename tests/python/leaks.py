@@ -6,10 +6,11 @@ import gc
 import os
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from shared_pages import unaccounted_bytes
+from shared_pages import most_unaccounted_bytes, unaccounted_bytes
 
 PATIENCE = 5.0
 # The counter is the machine's: pages of /dev/shm and of System V segments come and go there too.
@@ -27,12 +28,17 @@ class Holdings(NamedTuple):
 
 
 def holdings() -> Holdings:
+    """What there is now, to be compared with later."""
+    return _now(most_unaccounted_bytes)
+
+
+def _now(shared_pages: Callable[[], int]) -> Holdings:
     return Holdings(
         descriptors=_descriptors(),
         mappings=_mappings("self") + sum(_mappings(str(pid)) for pid in children(os.getpid())),
         children=frozenset(children(os.getpid())),
         threads=frozenset(t.name for t in threading.enumerate() if t.name.startswith("theus")),
-        shmem=unaccounted_bytes(),
+        shmem=shared_pages(),
     )
 
 
@@ -41,7 +47,7 @@ def left_over(before: Holdings) -> str:
     deadline = time.monotonic() + PATIENCE
     while True:
         gc.collect()
-        text = _difference(before, holdings())
+        text = _difference(before, _now(unaccounted_bytes))
         if not text or time.monotonic() > deadline:
             return text
         threading.Event().wait(0.01)  # poll; what is awaited sends no signal
