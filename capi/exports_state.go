@@ -131,6 +131,7 @@ func theusgo_view_get(h C.uint64_t, out *C.theus_view, err *C.theus_error) C.int
 		for i := range v.Layout.Shape {
 			out.shape[i], out.strides[i] = C.int64_t(v.Layout.Shape[i]), C.int64_t(v.Layout.Strides[i])
 		}
+		out.offset = C.uint64_t(v.Offset)
 		return nil
 	})
 }

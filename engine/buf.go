@@ -2,7 +2,6 @@ package engine
 
 import (
 	"errors"
-	"fmt"
 	"slices"
 	"sync"
 	"time"
@@ -16,9 +15,10 @@ import (
 type Buf struct {
 	engine *Engine
 	array  *pool.Array
-	owner  bool // this Buf allocated the array: data is where it was written
+	owner  bool       // this Buf allocated the array: data is where it was written
+	draft  *shm.Draft // where a small array is written; nil: in its segment
 
-	mu       sync.Mutex // guards the rest
+	mu       sync.Mutex // guards the rest, and array
 	building bool
 	version  uint64 // of the state that published it; 0: none has
 	released bool
@@ -29,7 +29,7 @@ type View struct {
 	Data                      uintptr
 	NBytes                    uint64
 	Version                   uint64
-	Segment                   uint64
+	Segment, Offset           uint64
 	Layout                    pool.Layout
 	Writable, Published, Live bool
 }
@@ -54,16 +54,65 @@ func (e *Engine) Alloc(key string, layout pool.Layout, o AllocOptions) (*Buf, er
 	}
 	layout.Shape = slices.Clone(layout.Shape)
 	layout.Contiguous(o.Fortran)
-	seg, err := e.create(int64(nbytes), key, o.Live)
+	b := &Buf{engine: e, owner: true, building: true}
+	if !o.Live && e.heap.Small(int64(nbytes)) {
+		err = b.allocSmall(int64(nbytes), key, layout)
+	} else {
+		err = b.allocSegment(int64(nbytes), key, layout, o.Live)
+	}
 	if err != nil {
 		return nil, err
 	}
-	b := &Buf{
-		engine: e, owner: true, building: true,
-		array: &pool.Array{Segment: seg, Key: key, Live: o.Live, Layout: layout},
-	}
 	e.count(key, 1)
 	return b, nil
+}
+
+func (b *Buf) allocSegment(nbytes int64, key string, layout pool.Layout, live bool) error {
+	create := b.engine.heap.Create
+	if live {
+		create = b.engine.heap.CreateLive
+	}
+	return b.engine.withRoom(func() error {
+		seg, err := create(nbytes, labelOf(key))
+		b.array = &pool.Array{Segment: seg, Key: key, Live: live, Layout: layout}
+		return err
+	})
+}
+
+// allocSmall reserves the slot where the array will be published, so that a full machine is an error now, and
+// gives it memory to be written in until then.
+func (b *Buf) allocSmall(nbytes int64, key string, layout pool.Layout) error {
+	slot, err := b.engine.reserve(nbytes, key)
+	if err != nil {
+		return err
+	}
+	err = b.engine.withRoom(func() error {
+		b.draft, err = b.engine.heap.Draft(nbytes, labelOf(key))
+		return err
+	})
+	if err != nil {
+		slot.Unref()
+		return err
+	}
+	b.array = pool.InSlot(slot, key, layout)
+	return nil
+}
+
+// reserve takes a slot of an arena.
+func (e *Engine) reserve(nbytes int64, key string) (slot *shm.Slot, err error) {
+	err = e.withRoom(func() error {
+		slot, err = e.heap.Reserve(nbytes, labelOf(key))
+		return err
+	})
+	return slot, err
+}
+
+// labelOf names an array in messages about memory.
+func labelOf(key string) string {
+	if key == "" {
+		return "(unnamed)"
+	}
+	return key
 }
 
 // ArgumentError is a mistake of the caller's.
@@ -71,28 +120,23 @@ type ArgumentError struct{ Text string }
 
 func (e *ArgumentError) Error() string { return e.Text }
 
-// create makes a segment; when the heap is full of memory that workers are about to let go of, it waits for them a little.
-func (e *Engine) create(nbytes int64, key string, live bool) (*shm.Segment, error) {
-	label := key
-	if label == "" {
-		label = "(unnamed)"
-	}
-	make := e.heap.Create
-	if live {
-		make = e.heap.CreateLive
+// withRoom allocates; when the heap is full of memory that workers are about to let go of, it waits for them a little.
+func (e *Engine) withRoom(allocate func() error) error {
+	err := allocate()
+	if !errors.As(err, new(*shm.FullError)) {
+		return err
 	}
 	deadline := time.Now().Add(patience)
 	for {
 		retired := e.pool.Retired()
-		seg, err := make(nbytes, label)
-		var full *shm.FullError
-		if err == nil || !errors.As(err, &full) || e.heap.Stats().Retiring == 0 {
-			return seg, err
+		err := allocate()
+		if !errors.As(err, new(*shm.FullError)) || e.heap.Stats().Retiring == 0 {
+			return err
 		}
 		select {
 		case <-retired:
 		case <-time.After(time.Until(deadline)):
-			return nil, err
+			return err
 		}
 	}
 }
@@ -163,10 +207,14 @@ func (b *Buf) View() (View, error) {
 	a := b.array
 	nbytes, _ := a.Layout.NBytes()
 	v := View{
-		NBytes: nbytes, Version: b.version, Segment: a.Segment.ID(), Layout: a.Layout,
+		NBytes: nbytes, Version: b.version, Segment: a.Segment.ID(), Offset: a.Offset, Layout: a.Layout,
 		Live: a.Live, Published: !b.building, Writable: b.owner && (b.building || a.Live),
 	}
-	if b.owner {
+	switch {
+	case b.draft != nil:
+		v.Data = b.draft.Address()
+		return v, nil
+	case b.owner:
 		v.Data = a.Segment.Address()
 		return v, nil
 	}
@@ -188,32 +236,12 @@ func (b *Buf) Release() {
 		b.engine.count(b.array.Key, -1)
 	}
 	b.array.Unref()
-}
-
-// freeze makes the array ready to be seen by others. The state's lock is held: it happens only if the CAS will succeed.
-func (b *Buf) freeze(version uint64) error {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if !b.building {
-		return nil
+	if b.draft != nil {
+		b.draft.Release()
 	}
-	if err := b.array.Segment.Freeze(); err != nil {
-		return fmt.Errorf("publishing %q: %w", b.array.Key, err)
-	}
-	b.building = false
-	b.version = version
-	b.engine.count(b.array.Key, -1)
-	return nil
 }
 
-// keep gives the array with a reference of its own, in whatever state it is.
-func (b *Buf) keep() (*pool.Array, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.hold()
-}
-
-// hold is keep with mu held.
+// hold gives the array with a reference of its own. mu is held.
 func (b *Buf) hold() (*pool.Array, error) {
 	if b.released { // by another thread, after this one had found the handle
 		return nil, ErrReleased

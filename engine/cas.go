@@ -33,30 +33,31 @@ func (e *Engine) CAS(expected uint64, updates []Update, strict bool) (version ui
 		return 0, err
 	}
 	ops := make([]state.Op, len(updates))
+	var bufs []*Buf
+	var entries []*entry
 	for i := range updates {
 		if ops[i], err = e.op(&updates[i]); err != nil {
 			return 0, err
 		}
-		if b := updates[i].Buf; ops[i].Kind == state.SetHeavy { // kept until the store has references of its own
-			a, err := b.keep()
-			if err != nil {
-				return 0, err
-			}
-			defer a.Unref()
+		if ops[i].Kind != state.SetHeavy {
+			continue
 		}
+		a, err := updates[i].Buf.forState()
+		if err != nil {
+			return 0, err
+		}
+		defer a.Unref() // the store has references of its own by then
+		published := &entry{*a}
+		published.array.Key = ops[i].Key
+		ops[i].Array = published
+		bufs, entries = append(bufs, updates[i].Buf), append(entries, published)
 	}
 	// Arrays are frozen by the store's leave: after it has found no conflict, before anyone can see the new version.
 	prepare := func(version uint64) error {
-		for i, u := range updates {
-			if u.Kind != SetHeavy {
-				continue
-			}
-			if err := u.Buf.freeze(version); err != nil {
-				return err
-			}
-			ops[i].Array.(held).Version = version
+		for _, published := range entries {
+			published.array.Version = version
 		}
-		return nil
+		return publishAll(bufs, version)
 	}
 	return e.store.CASWith(expected, ops, strict, prepare)
 }
@@ -73,9 +74,7 @@ func (e *Engine) op(u *Update) (state.Op, error) {
 		if u.Buf.engine != e {
 			return state.Op{}, &ArgumentError{fmt.Sprintf("the array for heavy key %q belongs to another engine", u.Path)}
 		}
-		a := *u.Buf.array
-		a.Key = u.Path
-		return state.Op{Kind: state.SetHeavy, Key: u.Path, Array: held{&a}}, nil
+		return state.Op{Kind: state.SetHeavy, Key: u.Path}, nil
 	case DeleteHeavy:
 		return state.Op{Kind: state.DeleteHeavy, Key: u.Path}, nil
 	case Set, Delete:

@@ -78,21 +78,26 @@ func TestAnArrayIsSeenOnlyOnceItIsPublished(t *testing.T) {
 }
 
 func TestAWriteThroughAPointerTakenBeforePublishReachesNobody(t *testing.T) {
-	e := open(t, Options{})
-	b := alloc(t, e, "x")
-	defer b.Release()
-	stale := at(t, b)[100:200]
-	stale[0] = 1
-	publish(t, e, "x", b)
-	stale[0] = 2
-	s, err := e.Snapshot()
-	require.NoError(t, err)
-	defer s.Release()
-	got, err := s.Get("x")
-	require.NoError(t, err)
-	defer got.Release()
-	require.Equal(t, 1.0, at(t, got)[100])
-	require.Equal(t, 2.0, stale[0])
+	for name, length := range map[string]int64{"in an arena": 1000, "in a segment of its own": 200_000} {
+		t.Run(name, func(t *testing.T) {
+			e := open(t, Options{})
+			b, err := e.Alloc("x", floats(length), AllocOptions{})
+			require.NoError(t, err)
+			defer b.Release()
+			stale := at(t, b)[100:200]
+			stale[0] = 1
+			publish(t, e, "x", b)
+			stale[0] = 2
+			s, err := e.Snapshot()
+			require.NoError(t, err)
+			defer s.Release()
+			got, err := s.Get("x")
+			require.NoError(t, err)
+			defer got.Release()
+			require.Equal(t, 1.0, at(t, got)[100])
+			require.Equal(t, 2.0, stale[0])
+		})
+	}
 }
 
 func TestALosingCASLeavesItsArrayWritable(t *testing.T) {
@@ -218,8 +223,14 @@ func TestAPoisonedEngineSaysWhy(t *testing.T) {
 
 func TestReapReportsWhatItGaveBack(t *testing.T) {
 	e := open(t, Options{})
-	b := alloc(t, e, "x")
+	b, err := e.Alloc("x", floats(200_000), AllocOptions{})
+	require.NoError(t, err)
 	r := e.Reap(func() int { b.Release(); return 1 })
-	require.Equal(t, Reaped{Segments: 1, Bytes: 8192, Handles: 1}, r)
+	require.Equal(t, Reaped{Segments: 1, Bytes: 391 * 4096, Handles: 1}, r)
+	require.Equal(t, Reaped{}, e.Reap(func() int { return 0 }))
+	small := alloc(t, e, "x")
+	r = e.Reap(func() int { small.Release(); return 1 })
+	require.Equal(t, 1, r.Segments)
+	require.GreaterOrEqual(t, r.Bytes, uint64(8000), "with what it shared with nobody")
 	require.Equal(t, Reaped{}, e.Reap(func() int { return 0 }))
 }

@@ -22,6 +22,7 @@ func (e *Engine) Stats() ([]byte, error) {
 			"retiring": h.RetiringBytes, "holders": e.heap.Holders(10),
 		},
 		"segments":  h.Segments,
+		"arenas":    h.Arenas,
 		"tasks":     map[string]any{"queued": p.Queued, "running": p.Running, "done": p.Done, "failed": p.Failed},
 		"conflicts": e.store.Conflicts(),
 		"pins":      s.Pins,

@@ -19,12 +19,6 @@ type Snapshot struct {
 	snap   *state.Snapshot
 }
 
-// held is an array in the state: the store retains it once per entry.
-type held struct{ *pool.Array }
-
-func (h held) Retain()  { h.Ref() }
-func (h held) Release() { h.Unref() }
-
 // Snapshot pins the current version.
 func (e *Engine) Snapshot() (*Snapshot, error) {
 	if err := e.Check(); err != nil {
@@ -66,7 +60,7 @@ func (s *Snapshot) suggestion(key string) string {
 // Heavy implements pool.Source.
 func (s *Snapshot) Heavy(key string) (*pool.Array, pool.Presence) {
 	if h, ok := s.snap.Heavy(key); ok {
-		return h.Array.(held).Ref(), pool.Present
+		return h.Array.(*entry).read(), pool.Present
 	}
 	if s.engine.isBuilding(key) {
 		return nil, pool.Unpublished

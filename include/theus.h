@@ -158,10 +158,11 @@ typedef struct theus_view {
   void *data; /* valid until the buf is released, also after theus_close */
   uint64_t nbytes, itemsize;
   uint64_t version;  /* of the state at which this array was published; 0: not yet */
-  uint64_t segment;  /* identity of the memory; equal for views of the same memory */
+  uint64_t segment;  /* identity of the memory; small arrays share some, each at its own offset */
   const char *descr; /* numpy descr, e.g. "<f8"; lives as long as the buf */
   int64_t shape[THEUS_MAX_NDIM];
   int64_t strides[THEUS_MAX_NDIM]; /* in bytes */
+  uint64_t offset; /* where in its segment the array begins, or will begin once it is published */
 } theus_view;
 
 /* codecs of values */

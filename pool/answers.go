@@ -1,11 +1,8 @@
 package pool
 
 import (
-	"errors"
 	"fmt"
 	"time"
-
-	"github.com/theus-project/theus-go/shm"
 )
 
 // received handles one frame of a worker, on the reactor.
@@ -95,111 +92,6 @@ func (w *worker) answered(id uint64, running time.Duration, value wireValue, arr
 	}
 	p.endWith(t, w, value, arrays, o)
 	p.dispatch()
-}
-
-// endWith turns what a worker sent into the task's outcome. Segments that it wrote are adopted: the kernel proves that nobody writes
-// them any more. mu is held, and released while that is done.
-func (p *Pool) endWith(t *Task, w *worker, value wireValue, arrays []wireArray, o Outcome) {
-	o.Value.Codec = value.codec
-	o.Value.Inline = value.inline
-	if value.segmentID == 0 && len(arrays) == 0 {
-		p.finish(t, o)
-		return
-	}
-	if t.ended.Load() { // cancelled meanwhile; finish has given its segments back
-		return
-	}
-	segments := map[uint64]*shm.Segment{} // one reference each
-	granted := map[uint64]bool{}
-	wanted := append(segmentIDs(arrays), value.segmentID)
-	for _, id := range wanted {
-		if id == 0 || segments[id] != nil {
-			continue
-		}
-		if seg := t.removeGrant(id); seg != nil {
-			segments[id], granted[id] = seg, true
-		} else if seg := w.known[id]; seg != nil {
-			if seg.TryRef() { // it lives if the task's version or its input holds it; a worker may name any
-				segments[id] = seg
-			}
-		}
-	}
-	err := p.unlocked(func() error {
-		if err := p.adoptAll(segments, granted); err != nil {
-			return err
-		}
-		return fill(&o, value, arrays, segments)
-	})
-	for _, seg := range segments {
-		p.after(seg.Unref)
-	}
-	if err != nil {
-		p.after(o.release)
-		o = Outcome{Status: Failed, Type: "MemoryError", Text: err.Error(), Message: fmt.Sprintf("the result of %s cannot be taken over: %v", t.name, err)}
-	}
-	p.finish(t, o)
-}
-
-// unlocked runs f without mu, which is held before and after, also when f panics: the caller will unlock it.
-func (p *Pool) unlocked(f func() error) error {
-	p.mu.Unlock()
-	defer p.mu.Lock()
-	return f()
-}
-
-func segmentIDs(arrays []wireArray) []uint64 {
-	ids := make([]uint64, len(arrays))
-	for i, a := range arrays {
-		ids[i] = a.segmentID
-	}
-	return ids
-}
-
-// adoptAll makes worker-written segments the host's, or copies of them where the proof is refused.
-func (p *Pool) adoptAll(segments map[uint64]*shm.Segment, granted map[uint64]bool) error {
-	for id := range granted {
-		seg := segments[id]
-		err := seg.Adopt()
-		if err == nil {
-			continue
-		}
-		if !errors.Is(err, shm.ErrStillWritten) && !errors.Is(err, shm.ErrNoProof) {
-			return err
-		}
-		private, err := p.options.Heap.Copy(seg, seg.Label())
-		if err != nil {
-			return err
-		}
-		seg.Unref()
-		segments[id] = private
-	}
-	return nil
-}
-
-// fill builds the outcome's value and arrays on the segments, each with a reference of its own.
-func fill(o *Outcome, value wireValue, arrays []wireArray, segments map[uint64]*shm.Segment) error {
-	if value.segmentID != 0 {
-		seg := segments[value.segmentID]
-		if seg == nil {
-			return fmt.Errorf("it lies in segment %d, which was not granted to this task", value.segmentID)
-		}
-		for _, s := range value.spans {
-			if s.Offset+s.Len > uint64(seg.Size()) {
-				return fmt.Errorf("it reaches over the end of segment %d", value.segmentID)
-			}
-		}
-		seg.Ref()
-		o.Value.Segment, o.Value.Spans = seg, value.spans
-	}
-	for _, a := range arrays {
-		seg := segments[a.segmentID]
-		if seg == nil || !a.layout.within(a.offset, uint64(seg.Size())) {
-			return fmt.Errorf("array %q lies outside of any segment that this task was given", a.key)
-		}
-		seg.Ref()
-		o.Arrays = append(o.Arrays, &Array{Segment: seg, Offset: a.offset, Key: a.key, Layout: a.layout})
-	}
-	return nil
 }
 
 func (w *worker) onCancelled(id uint64) {

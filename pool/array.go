@@ -3,6 +3,7 @@ package pool
 import (
 	"fmt"
 	"math/bits"
+	"slices"
 
 	"github.com/theus-project/theus-go/shm"
 )
@@ -54,6 +55,17 @@ func (l *Layout) Contiguous(fortran bool) {
 	}
 }
 
+// Dense reports whether the elements lie in one piece, in C or Fortran order.
+func (l *Layout) Dense() bool {
+	other := Layout{Itemsize: l.Itemsize, Shape: l.Shape}
+	other.Contiguous(false)
+	if slices.Equal(other.Strides, l.Strides) {
+		return true
+	}
+	other.Contiguous(true)
+	return slices.Equal(other.Strides, l.Strides)
+}
+
 // within reports whether every element lies inside a segment of size bytes.
 func (l *Layout) within(offset, size uint64) bool {
 	if _, err := l.NBytes(); err != nil || offset > size || l.Itemsize > size {
@@ -77,24 +89,39 @@ func (l *Layout) within(offset, size uint64) bool {
 	return low >= 0 && uint64(high)+l.Itemsize <= size
 }
 
-// Array is an array in a segment. Whoever holds one holds a reference on the segment.
+// Array is an array in a segment. Whoever holds one holds a reference on the segment, so the array stays where it is.
 type Array struct {
 	Segment *shm.Segment
 	Offset  uint64
+	Slot    *shm.Slot // of a small array, of which a reference is held as well; nil: the segment is its own
 	Key     string
 	Version uint64
 	Live    bool
 	Layout  Layout
 }
 
+// InSlot is an array that takes all of a slot, whose reference it takes over.
+func InSlot(slot *shm.Slot, key string, layout Layout) *Array {
+	seg, offset := slot.Pin()
+	return &Array{Segment: seg, Offset: uint64(offset), Slot: slot, Key: key, Layout: layout}
+}
+
 // Ref takes another reference and returns the same array.
 func (a *Array) Ref() *Array {
 	a.Segment.Ref()
+	if a.Slot != nil {
+		a.Slot.Ref()
+	}
 	return a
 }
 
 // Unref gives one back.
-func (a *Array) Unref() { a.Segment.Unref() }
+func (a *Array) Unref() {
+	if a.Slot != nil {
+		a.Slot.Unref()
+	}
+	a.Segment.Unref()
+}
 
 const (
 	arrayLive     = 1

@@ -209,16 +209,10 @@ func (p *Pool) finish(t *Task, o Outcome) {
 	if t.timer != nil {
 		t.timer.Stop()
 	}
-	grants := t.grants
-	t.grants = nil
 	call := t.call
 	t.call.Input, t.call.Arrays, t.call.Source = Value{}, nil, nil
-	p.after(func() {
-		call.release()
-		for _, seg := range grants {
-			seg.Unref()
-		}
-	})
+	p.after(call.release)
+	p.after(t.takeHoldings())
 	p.dropFunction(call.Function)
 	if t.released {
 		p.after(t.outcome.release)
@@ -282,13 +276,7 @@ func (p *Pool) requeue(t *Task) {
 		t.timer.Stop()
 		t.timer = nil
 	}
-	grants := t.grants
-	t.grants = nil
-	p.after(func() {
-		for _, seg := range grants {
-			seg.Unref()
-		}
-	})
+	p.after(t.takeHoldings())
 	p.queue = slices.Insert(p.queue, 0, t)
 }
 

@@ -73,7 +73,8 @@ func (w *worker) fetchHeavy(request uint64, t *Task, key string) {
 	case Present:
 		t.call.Function.learn(key)
 		t.reads(key)
-		w.answerArray(request, a)
+		t.pin(a)
+		w.answerHeavy(request, a)
 		w.pool.after(a.Unref)
 		return
 	case Unpublished:
@@ -83,6 +84,18 @@ func (w *worker) fetchHeavy(request uint64, t *Task, key string) {
 		names, _ := json.Marshal(t.call.Source.Nearest(key))
 		e.str(string(names))
 	}
+	w.send(frameFetched, request, e.buf)
+}
+
+// answerHeavy sends an array, without its descriptor if it lies in an arena that the worker has.
+func (w *worker) answerHeavy(request uint64, a *Array) {
+	if w.known[a.Segment.ID()] == nil {
+		w.answerArray(request, a)
+		return
+	}
+	var e encoder
+	e.u8(fetchedHere)
+	e.array(a, false, false)
 	w.send(frameFetched, request, e.buf)
 }
 

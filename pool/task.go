@@ -95,9 +95,12 @@ type Task struct {
 	ended   atomic.Bool   // set after outcome is written, before done is closed
 	outcome Outcome       // written before done is closed; its holdings are given up by Release
 
-	worker   *worker
-	read     map[string]struct{}     // heavy keys it was given, for the message of a crash
-	grants   map[uint64]*shm.Segment // segments that it asked for, one reference each
+	worker *worker
+	read   map[string]struct{}     // heavy keys it was given, for the message of a crash
+	grants map[uint64]*shm.Segment // segments that it asked for, one reference each
+	// Arenas that its worker was told of, one reference each. The version that it reads keeps the arrays in them, but
+	// not where they are: they would be moved while the worker looks for them where it was told.
+	pinned   map[uint64]*shm.Segment
 	timer    *time.Timer
 	released bool
 }
@@ -141,6 +144,32 @@ func (t *Task) Release() {
 		}
 	}
 	t.pool.unlock()
+}
+
+// pin keeps an array of the task's version where its worker is told that it is. The caller has a reference to the array.
+func (t *Task) pin(a *Array) {
+	if a.Slot == nil || t.pinned[a.Segment.ID()] != nil {
+		return
+	}
+	if t.pinned == nil {
+		t.pinned = map[uint64]*shm.Segment{}
+	}
+	a.Segment.Ref()
+	t.pinned[a.Segment.ID()] = a.Segment
+}
+
+// takeHoldings gives a function that lets go of what the task asked for and was told of, for when the pool is unlocked.
+func (t *Task) takeHoldings() func() {
+	grants, pinned := t.grants, t.pinned
+	t.grants, t.pinned = nil, nil
+	return func() {
+		for _, seg := range grants {
+			seg.Unref()
+		}
+		for _, seg := range pinned {
+			seg.Unref()
+		}
+	}
 }
 
 // removeGrant takes one granted segment out, with its reference.

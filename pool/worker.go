@@ -185,6 +185,7 @@ func (w *worker) sendTask(t *Task) {
 	room := maxPayload - 4096 - len(input.buf) - len(t.call.Target)
 	for _, a := range arrays {
 		if len(described.buf)+arraySize(a) <= room && w.describe(&described, a, &fds) {
+			t.pin(a)
 			n++
 		}
 		w.pool.after(a.Unref)

@@ -15,7 +15,7 @@ func (s *Segment) Adopt() error {
 	switch s.state {
 	case dropped:
 		return s.fail("adopt", ErrDropped)
-	case building, live:
+	case building, live, packed:
 		return s.fail("adopt", ErrNotGranted)
 	case frozen:
 		return nil

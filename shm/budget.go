@@ -2,8 +2,10 @@ package shm
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 )
 
 const (
@@ -41,7 +43,13 @@ func newBudget(read func() (headroom, error)) *budget {
 	return &budget{headroom: read, charges: map[*charge]struct{}{}}
 }
 
-// charge is what one segment takes.
+// What small arrays are called together.
+const (
+	inArenas = "small arrays"
+	inDrafts = "small arrays under construction"
+)
+
+// charge is what one segment, or one piece of memory that many arrays share, takes.
 type charge struct {
 	budget   *budget
 	heap     *Heap
@@ -50,6 +58,10 @@ type charge struct {
 	pending  uint64
 	retiring bool
 	released bool
+
+	// of a shared piece: how many arrays have a part of it, and what they are called together
+	arrays *atomic.Int64
+	name   string
 }
 
 // reserve takes n bytes before anything is allocated.
@@ -119,13 +131,31 @@ func (b *budget) full(h *Heap, label string, asked, inUse, limit uint64, source 
 		Holders: b.largest(of, holdersInError)}
 }
 
-// largest gives the largest charges, of one heap or (nil) of all. b.mu is held.
+// largest gives the largest charges, of one heap or (nil) of all. What small arrays share counts as one holder of
+// each kind: nobody would find his array in one of a hundred arenas. b.mu is held.
 func (b *budget) largest(of *Heap, n int) []Holder {
 	var all []Holder
+	together := map[Holder]Holder{} // by name and Retiring
 	for c := range b.charges {
-		if of == nil || c.heap == of {
+		switch {
+		case of != nil && c.heap != of:
+		case c.arrays == nil:
 			all = append(all, Holder{Label: c.label, Bytes: c.bytes, Retiring: c.retiring})
+		default:
+			kind := Holder{Label: c.name, Retiring: c.retiring}
+			sum := together[kind]
+			sum.Label = c.label
+			sum.Bytes += c.bytes
+			sum.Arrays += c.arrays.Load()
+			together[kind] = sum
 		}
+	}
+	for kind, sum := range together {
+		sum.Retiring = kind.Retiring
+		if sum.Arrays != 1 {
+			sum.Label = fmt.Sprintf("%d %s", sum.Arrays, kind.Label)
+		}
+		all = append(all, sum)
 	}
 	slices.SortFunc(all, func(x, y Holder) int {
 		return cmp.Or(cmp.Compare(y.Bytes, x.Bytes), cmp.Compare(x.Label, y.Label))
@@ -149,15 +179,25 @@ func (b *budget) stats(h *Heap) HeapStats {
 		case c.retiring:
 			s.Retiring++
 			s.RetiringBytes += c.bytes
-		default:
+		case c.name == inArenas:
+			s.Arenas++
+		case c.arrays == nil:
 			s.Segments++
 		}
 	}
+	s.Segments += int(h.arenas.slots.Load())
 	if s.Limit == 0 {
 		_ = b.look() // else the limit as last known
 		s.Limit = b.ceiling(h)
 	}
 	return s
+}
+
+// sharedBy makes it the charge of what many arrays share. It is not shared itself yet.
+func (c *charge) sharedBy(arrays *atomic.Int64, name string) {
+	c.budget.mu.Lock()
+	defer c.budget.mu.Unlock()
+	c.arrays, c.name = arrays, name
 }
 
 // committed says that n more bytes of the segment have their pages, so the

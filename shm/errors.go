@@ -3,6 +3,7 @@ package shm
 import (
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"syscall"
 )
@@ -24,11 +25,12 @@ var (
 	ErrNoProof = errors.New("this kernel has no working file leases, so nothing proves that the writer let go; copy the segment instead")
 )
 
-// Holder is a segment that takes part of the budget.
+// Holder is what takes part of the budget: a segment, or all small arrays of a kind.
 type Holder struct {
-	Label    string `json:"label"` // as given to Create, CreateLive, Grant or Copy
+	Label    string `json:"label"` // as given to Create, CreateLive, Grant or Copy; "12 small arrays"
 	Bytes    uint64 `json:"bytes"`
-	Retiring bool   `json:"retiring"` // dropped by the host, still mapped by a worker
+	Retiring bool   `json:"retiring"`         // dropped by the host, still mapped by a worker
+	Arrays   int64  `json:"arrays,omitempty"` // of small ones, how many
 }
 
 // FullError says that an allocation was refused before it could do harm.
@@ -62,7 +64,11 @@ func (e *FullError) Error() string {
 			if i > 0 {
 				b.WriteString(", ")
 			}
-			fmt.Fprintf(&b, "%q %s", h.Label, readable(h.Bytes))
+			name := strconv.Quote(h.Label)
+			if h.Arrays > 1 {
+				name = h.Label
+			}
+			fmt.Fprintf(&b, "%s %s", name, readable(h.Bytes))
 			if h.Retiring {
 				b.WriteString(" (let go, but still mapped by a worker)")
 			}

@@ -2,22 +2,14 @@ package shm
 
 // Freeze publishes a host-written segment: from here on nobody can change what
 // readers see. Pointers that were taken into it stay valid; what is written
-// through them stays private to the host. Frozen already, or live: nothing
+// through them stays private to the host. Frozen already, live, or an arena: nothing
 // happens. Writes that are under way in other threads may or may not be seen.
 //
 // ErrNotAdopted for a granted segment, ErrDropped, *LimitError.
 func (s *Segment) Freeze() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	switch s.state {
-	case frozen, live:
-		return nil
-	case granted:
-		return s.fail("freeze", ErrNotAdopted)
-	case dropped:
-		return s.fail("freeze", ErrDropped)
-	}
-	if err := s.mapReadable(); err != nil {
+	if err := s.prepareFreeze(); err != nil || s.state != building {
 		return err
 	}
 	if err := s.swapWritable(); err != nil {
@@ -27,32 +19,51 @@ func (s *Segment) Freeze() error {
 	return nil
 }
 
-// swapWritable puts a private map where the writable one is. The writable one
-// is moved aside first: its page tables are filled already. A kernel that cannot
-// (before 5.13) loses it.
-func (s *Segment) swapWritable() error {
-	if !s.heap.features.DontUnmapMove {
-		return s.coverWritable()
-	}
-	aside, err := makeMap(s.size, func() (uintptr, error) { return moveAside(s.w.addr, s.size) })
-	if err != nil {
-		return err
-	}
-	// The old address is still a shared map. If it cannot be covered it goes on being
-	// the writable map, and the one moved aside is not needed.
-	if _, err := mapPrivate(s.fd, s.w.addr, s.size); err != nil {
-		aside.close()
-		return mapError(err)
-	}
-	s.stale, s.w = s.w, aside
-	return nil
+// PrepareFreeze takes all that Freeze could be refused: the mappings. So several segments can be
+// frozen together or not at all. The segment stays writable. Undone by AbandonFreeze. Errors as for Freeze.
+func (s *Segment) PrepareFreeze() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.prepareFreeze()
 }
 
-// coverWritable replaces the writable map by a private one in one step of the kernel.
-func (s *Segment) coverWritable() error {
+// AbandonFreeze gives back what PrepareFreeze took.
+func (s *Segment) AbandonFreeze() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.aside.close()
+}
+
+// prepareFreeze makes R, and moves the writable map's page tables aside: they are filled already, and the map that
+// is left at the old address shows the same pages. s.mu is held.
+func (s *Segment) prepareFreeze() error {
+	switch s.state {
+	case frozen, live, packed:
+		return nil
+	case granted:
+		return s.fail("freeze", ErrNotAdopted)
+	case dropped:
+		return s.fail("freeze", ErrDropped)
+	}
+	if err := s.mapReadable(); err != nil {
+		return err
+	}
+	if s.aside.addr != 0 || !s.heap.features.DontUnmapMove {
+		return nil
+	}
+	aside, err := makeMap(s.size, func() (uintptr, error) { return moveAside(s.w.addr, s.size) })
+	s.aside = aside
+	return err
+}
+
+// swapWritable puts a private map where the writable one is, in one step of the kernel that needs no room for
+// one more map. A kernel that cannot move maps aside (before 5.13) loses the writable one. If it is
+// refused, the old address goes on being the writable map.
+func (s *Segment) swapWritable() error {
 	if _, err := mapPrivate(s.fd, s.w.addr, s.size); err != nil {
+		s.aside.close()
 		return mapError(err)
 	}
-	s.stale, s.w = s.w, mapping{}
+	s.stale, s.w, s.aside = s.w, s.aside, mapping{}
 	return nil
 }

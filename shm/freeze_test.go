@@ -141,3 +141,31 @@ func TestFreezeThatFailsChangesNothing(t *testing.T) {
 		assert.EqualValues(t, 3, view(r, 1)[0])
 	})
 }
+
+// What several segments need to be frozen together is taken first; it can be given back.
+func TestAPreparedFreezeCanBeAbandoned(t *testing.T) {
+	for name, move := range map[string]bool{"map moved aside": true, "map covered": false} {
+		t.Run(name, func(t *testing.T) {
+			h := heapFor(t)
+			h.features.DontUnmapMove = h.features.DontUnmapMove && move
+			s := create(t, h, 5000)
+			before := mappings.count.Load()
+			view(s.Address(), 1)[0] = 1
+			require.NoError(t, s.PrepareFreeze())
+			require.NoError(t, s.PrepareFreeze(), "again")
+			view(s.Address(), 1)[0] = 2
+			s.AbandonFreeze()
+			assert.LessOrEqual(t, mappings.count.Load()-before, int64(1), "R may stay")
+			addr, writable := s.Writable()
+			assert.True(t, writable)
+			assert.Equal(t, s.Address(), addr)
+			view(addr, 1)[0] = 3
+			require.NoError(t, s.PrepareFreeze())
+			require.NoError(t, s.Freeze())
+			view(addr, 1)[0] = 4
+			r, err := s.Readable()
+			require.NoError(t, err)
+			assert.EqualValues(t, 3, view(r, 1)[0])
+		})
+	}
+}

@@ -29,6 +29,8 @@ type Heap struct {
 	features Features
 	memory   func() (fd int, sealable bool, err error)
 	allocate allocator
+	arenas   arenas
+	drafts   drafts
 	used     uint64 // guarded by budget.mu
 }
 
@@ -42,8 +44,9 @@ type HeapStats struct {
 	InUse         uint64 // all bytes that the budget counts, RetiringBytes included
 	Limit         uint64 // of this heap, or what all of the process may use
 	FreeList      uint64 // kept for reuse; always 0
-	Segments      int    // not yet dropped
-	Retiring      int    // dropped, but a worker still maps them
+	Segments      int    // not yet dropped: segments with one array, and slots of arenas
+	Arenas        int    // not yet dropped
+	Retiring      int    // segments and arenas that are dropped, but a worker still maps them
 	RetiringBytes uint64
 }
 
@@ -111,12 +114,17 @@ func (h *Heap) begin(size int64, label string, as state) (*Segment, error) {
 	}
 	s := &Segment{heap: h, id: lastID.Add(1), asked: size, size: roundUp(size), label: label, state: as, fd: -1}
 	s.refs.Store(1)
-	charge, err := h.budget.reserve(h, label, uint64(s.size))
+	charge, err := h.reserve(label, uint64(s.size))
 	if err != nil {
 		return nil, err
 	}
 	s.charge = charge
 	return s.orGiveUp(s.allocate())
+}
+
+// reserve takes bytes of the budget, before anything is allocated.
+func (h *Heap) reserve(label string, n uint64) (*charge, error) {
+	return h.budget.reserve(h, label, n)
 }
 
 // futureWrite is the seal that forbids new writable maps, where there is one.

@@ -48,3 +48,7 @@ func unmap(addr uintptr, size int64) error { return errNotLinux }
 func copyBytes(to, from uintptr, n int64) {}
 
 func load64(addr uintptr) uint64 { return 0 }
+
+func mapAnonymous(size int64) (uintptr, error) { return 0, errNotLinux }
+
+func readInto(to uintptr, fd int, n int64) error { return errNotLinux }

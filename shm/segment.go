@@ -14,6 +14,7 @@ type state int
 const (
 	building state = iota // the host writes
 	live                  // anyone with a writer's descriptor writes
+	packed                // an arena: the host writes slots of which nobody has been told
 	granted               // one worker writes
 	frozen                // nobody writes
 	dropped               // the host has let go
@@ -23,6 +24,7 @@ const (
 type Segment struct {
 	heap   *Heap
 	charge *charge
+	arena  *arena // nil: it is none
 	id     uint64
 	asked  int64
 	size   int64
@@ -38,6 +40,7 @@ type Segment struct {
 	w        mapping // writable; after Freeze moved aside, still warm
 	r        mapping // read-only, made when first asked for
 	stale    mapping // private, where w was before Freeze
+	aside    mapping // where PrepareFreeze has moved w's page tables
 }
 
 // ID tells segments of this process apart: never 0, never used again.
@@ -52,9 +55,12 @@ func (s *Segment) Len() int64 { return s.asked }
 // Label is the name given at creation.
 func (s *Segment) Label() string { return s.label }
 
+// Shared tells that the segment is an arena: many arrays have slots in it.
+func (s *Segment) Shared() bool { return s.arena != nil }
+
 // Address is where the host's map was when the segment was made: what is
 // written there before Freeze is the content. After Freeze it still can be read and
-// written, but what is written stays private. 0 for a granted segment.
+// written, but what is written stays private. 0 for a granted segment and an arena.
 func (s *Segment) Address() uintptr { return s.address }
 
 // Writable gives the address of the writable map while the segment is under
@@ -204,6 +210,7 @@ func (s *Segment) close() {
 	s.w.close()
 	s.r.close()
 	s.stale.close()
+	s.aside.close()
 	if s.fd >= 0 {
 		closeFD(s.fd)
 		s.fd = -1
@@ -256,7 +263,9 @@ func (s *Segment) openForHost(seals int) error {
 	if err != nil {
 		return err
 	}
-	s.address = s.w.addr
+	if s.state != packed {
+		s.address = s.w.addr
+	}
 	return s.seal(s.fd, seals|sealSeal)
 }
 

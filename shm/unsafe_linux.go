@@ -1,6 +1,8 @@
 package shm
 
 import (
+	"errors"
+	"io"
 	"sync/atomic"
 	"unsafe"
 
@@ -71,4 +73,26 @@ func copyBytes(to, from uintptr, n int64) {
 // load64 reads an aligned word that another process stores.
 func load64(addr uintptr) uint64 {
 	return atomic.LoadUint64((*uint64)(pointer(addr)))
+}
+
+// mapAnonymous gives zeroed memory of this process alone.
+func mapAnonymous(size int64) (uintptr, error) {
+	return mapAt(-1, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+}
+
+// readInto reads the first n bytes of a file to an address.
+func readInto(to uintptr, fd int, n int64) error {
+	for done := int64(0); done < n; {
+		got, err := unix.Pread(fd, unsafe.Slice((*byte)(pointer(to+uintptr(done))), int(n-done)), done)
+		switch {
+		case errors.Is(err, unix.EINTR):
+		case err != nil:
+			return err
+		case got == 0:
+			return io.ErrUnexpectedEOF
+		default:
+			done += int64(got)
+		}
+	}
+	return nil
 }

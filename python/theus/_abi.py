@@ -132,6 +132,7 @@ class View(c.Structure):
         ("descr", c.c_char_p),
         ("shape", c.c_int64 * MAX_NDIM),
         ("strides", c.c_int64 * MAX_NDIM),
+        ("offset", c.c_uint64),
     ]
 
 

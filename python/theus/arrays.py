@@ -61,7 +61,8 @@ class Origin:
         segment: number of its segment, unique in the host's life; 0 for none.
         version: version of the state that it was published in; 0: not (yet).
         address: where the *segment* begins in this process; an array's offset in the segment is
-            its own address less this one.
+            its own address less this one. A small array that the host fills lies elsewhere until
+            it is published, and this is counted back from there.
         nbytes: bytes that belong to the array.
         kind: "building" (the host fills it, nobody sees it), "published" (immutable), "live"
             (changes in place, seen by all), "output" (a worker fills it) or "private" (changes

@@ -189,9 +189,10 @@ class TheusEngine(Running):
 
         Returns:
             ``version``, ``workers`` (list of ``pid``, ``state``, ``tasks``, ``rss_bytes``),
-            ``memory`` (``in_use``, ``free_list``, ``limit``, in bytes), ``segments``, ``tasks``
-            (``queued``, ``running``, ``done``, ``failed``), ``collisions`` (names that were
-            registered for more than one function), ``conflicts`` (lost swaps by path).
+            ``memory`` (``in_use``, ``free_list``, ``limit``, in bytes), ``segments`` (pieces of
+            memory that hold an array or a value), ``arenas`` (what small ones of them share),
+            ``tasks`` (``queued``, ``running``, ``done``, ``failed``), ``collisions`` (names that
+            were registered for more than one function), ``conflicts`` (lost swaps by path).
         """
         self._session.require_open()
         return stats_of(self._session, self._dispatcher.registry.collisions)

@@ -57,7 +57,7 @@ def array_of(
         key=key,
         segment=view.segment,
         version=view.version,
-        address=handle.address,
+        address=handle.address - view.offset,
         nbytes=view.nbytes,
         kind="building" if building else "live" if live else "published",
         publish=publish if building else None,
@@ -97,15 +97,16 @@ def whole_handle(array: Any, engine: int) -> ArrayHandle | None:
 class ResultArrays:
     """Resolves the references in one task's result; the arrays came along with it.
 
-    They came in the order in which the result first mentions their segments. The numbers of the
-    segments are no guide: one that somebody could still write to was copied into another.
+    They came in the order in which the result first mentions them (see `TaskHeavy.hand_over`). The
+    numbers of the segments are no guide: what the worker filled may have been copied elsewhere.
     """
 
     def __init__(self, engine: int, task: int, count: int) -> None:
         self._engine = engine
         self._task = task
         self._count = count
-        self._roots: dict[int, tuple[ArrayHandle, Origin]] = {}
+        self._taken = 0
+        self._roots: dict[int, list[_Root]] = {}  # by the number that the worker knew
 
     def resolve(
         self,
@@ -117,29 +118,54 @@ class ResultArrays:
         key: str | None,
         version: int,
     ) -> ShmArray:
-        if segment not in self._roots and len(self._roots) < self._count:
-            self._roots[segment] = self._next()
-        found = self._roots.get(segment)
-        if found is None:
+        root = self._find(segment, offset)
+        if root is None:
             raise SegmentGone(
                 f"a result refers to segment {segment} ({key or 'without a key'}), which did not "
                 "come with it",
                 segment=segment,
                 key=key,
             )
-        handle, root = found
         return over_memory(
-            root.address + offset,
+            root.handle.address + offset - root.start,
             dtype_of(descr),
             shape,
             strides,
             writable=False,
-            origin=root,
-            keep=handle,
+            origin=root.origin,
+            keep=root.handle,
         )
 
-    def _next(self) -> tuple[ArrayHandle, Origin]:
-        handle = ArrayHandle(core().result_buf(self._task, len(self._roots)), self._engine)
+    def _find(self, segment: int, offset: int) -> _Root | None:
+        roots = self._roots.setdefault(segment, [])
+        for root in roots:
+            if root.covers(offset):
+                return root
+        if self._taken == self._count:
+            return None
+        handle = ArrayHandle(core().result_buf(self._task, self._taken), self._engine)
+        self._taken += 1
         memory = memory_of(array_of(handle, None))
         assert memory is not None
-        return handle, memory.origin
+        root = _Root(handle, memory.origin, segment)
+        roots.append(root)
+        return root if root.covers(offset) else None
+
+
+class _Root:
+    """An array that came with a result.
+
+    Attributes:
+        start: its offset in the segment as the worker knew it.
+    """
+
+    __slots__ = ("handle", "origin", "start")
+
+    def __init__(self, handle: ArrayHandle, origin: Origin, segment: int) -> None:
+        self.handle = handle
+        self.origin = origin
+        # What a worker fills begins where its segment does.
+        self.start = handle.address - origin.address if origin.segment == segment else 0
+
+    def covers(self, offset: int) -> bool:
+        return self.start <= offset < self.start + max(self.origin.nbytes, 1)

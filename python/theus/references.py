@@ -18,7 +18,14 @@ from .errors import SegmentGone
 if TYPE_CHECKING:
     from .arrays import Origin, ShmArray
 
-__all__ = ["Resolver", "collecting", "reduce_reference", "resolving", "set_default_resolver"]
+__all__ = [
+    "Resolver",
+    "collecting",
+    "offset_of",
+    "reduce_reference",
+    "resolving",
+    "set_default_resolver",
+]
 
 
 class Resolver(Protocol):
@@ -104,11 +111,22 @@ def reduce_reference(array: ShmArray, origin: Origin) -> tuple[Any, ...] | None:
         return None
     if arrays is not None:
         arrays.append(array)
-    # The segment's start, not the array's: a view is found by its offset.
-    offset = array.__array_interface__["data"][0] - origin.address
-    place = (identity.owner(), origin.segment, offset)
+    place = (identity.owner(), origin.segment, offset_of(array))
     layout = (descr_of(array.dtype), tuple(array.shape), tuple(array.strides))
     return _resolve, (*place, *layout, origin.key, origin.version)
+
+
+def offset_of(array: ShmArray) -> int:
+    """Where an array over theus memory begins in its segment.
+
+    The segment's start counts, not that of the array which this one is a view of: by its offset
+    the view is found.
+    """
+    memory = array._memory
+    assert memory is not None
+    # A view of no elements may begin where the next array does.
+    first = array.__array_interface__["data"][0] if array.size else memory.address
+    return int(first) - memory.origin.address
 
 
 def _is_known_to_host(origin: Origin) -> bool:

@@ -17,6 +17,7 @@ from ..context import HeavyView
 from ..dtypes import descr_of, dtype_of
 from ..errors import HeapFull, TheusError
 from ..mapping import Mapping
+from ..references import offset_of
 from . import wire
 from .link import HEAVY, KEYS, NO_DESCRIPTORS, Link, take_array
 from .wire import Reader, WireArray
@@ -39,11 +40,11 @@ class TaskHeavy(HeavyView):
         "_absent",
         "_described",
         "_found",
+        "_given",
         "_keys",
         "_link",
         "_task",
         "outputs",
-        "segments_used",
     )
 
     def __init__(self, link: Link, task: int, sent: Sequence[WireArray]) -> None:
@@ -57,7 +58,9 @@ class TaskHeavy(HeavyView):
         self._keys: list[str] | None = None
         # By segment. What the task was given stays alive in the host until its result is there,
         # so the result may refer to it.
-        self.segments_used: dict[int, WireArray] = {array.segment: array for array in sent}
+        self._given: dict[int, list[WireArray]] = {}
+        for array in sent:
+            self._note(array)
         self.outputs: dict[int, Output] = {}
 
     @property
@@ -82,7 +85,8 @@ class TaskHeavy(HeavyView):
             status = fields.u8()
             if status == _HERE:
                 described = take_array(fields, answer, self._link.segments)
-                self._described[key] = self.segments_used[described.segment] = described
+                self._described[key] = described
+                self._note(described)
                 return described
             if status in (_ABSENT, _UNPUBLISHED):
                 names = json.loads(fields.text() or "[]") if status == _ABSENT else None
@@ -141,13 +145,8 @@ class TaskHeavy(HeavyView):
         version: int,
     ) -> ShmArray:
         """The array that a pickled reference means; see `theus.references.Resolver`."""
-        sent = self.segments_used.get(segment)
         mapping = self._mapping(segment, key or "")
-        if sent is None:  # described as what is certain: so many bytes
-            sent = WireArray(
-                segment, mapping.size, 0, 0, False, 0, "|u1", key or "", (mapping.size,), (1,)
-            )
-            self.segments_used[segment] = sent
+        sent = self._cover(segment, offset, mapping.size, key)
         return self._view(
             sent._replace(
                 offset=offset,
@@ -158,6 +157,19 @@ class TaskHeavy(HeavyView):
                 strides=strides,
             )
         )
+
+    def _note(self, described: WireArray) -> None:
+        self._given.setdefault(described.segment, []).append(described)
+
+    def _cover(self, segment: int, offset: int, size: int, key: str | None) -> WireArray:
+        """The array that the task was given and that this byte of a segment belongs to."""
+        for described in self._given.get(segment, ()):
+            if _covers(described, offset):
+                return described
+        # Described as what is certain: so many bytes.
+        whole = WireArray(segment, size, 0, 0, False, 0, "|u1", key or "", (size,), (1,))
+        self._note(whole)
+        return whole
 
     # ---- writing
 
@@ -258,22 +270,40 @@ class TaskHeavy(HeavyView):
         """
         if origin.kind == "output":
             return origin.segment in self.outputs
-        return origin.kind in ("published", "live") and origin.segment in self.segments_used
+        return origin.kind in ("published", "live") and origin.segment in self._given
+
+    def mention(self, array: ShmArray, mentioned: list[WireArray]) -> int:
+        """The number, among those that a result mentions, of the array that this is a view of.
+
+        Args:
+            array: one that `may_refer`.
+            mentioned: what the result has mentioned so far; a new one is added.
+        """
+        memory = arrays.memory_of(array)
+        assert memory is not None
+        segment, offset = memory.origin.segment, offset_of(array)
+        # The host goes by the same rule, so that its numbers are these.
+        for number, described in enumerate(mentioned):
+            if described.segment == segment and _covers(described, offset):
+                return number
+        output = self.outputs.get(segment)
+        if output is not None:
+            mentioned.append(output.described)
+        else:
+            size = self._given[segment][0].size
+            mentioned.append(self._cover(segment, offset, size, memory.origin.key))
+        return len(mentioned) - 1
 
     def hand_over(self, referred: Sequence[ShmArray]) -> list[bytes]:
-        """Descriptors of the segments that a result refers to, in the order of first mention."""
-        descriptors: dict[int, bytes] = {}
+        """Descriptors of the arrays that a result refers to, in the order of first mention."""
+        mentioned: list[WireArray] = []
         for array in referred:
-            memory = arrays.memory_of(array)
-            segment = memory.origin.segment if memory is not None else 0
-            if segment in descriptors:
-                continue
-            output = self.outputs.get(segment)
+            self.mention(array, mentioned)
+        for described in mentioned:
+            output = self.outputs.get(described.segment)
             if output is not None:
                 output.hand_over()
-            described = output.described if output is not None else self.segments_used[segment]
-            descriptors[segment] = _descriptor(described)
-        return list(descriptors.values())
+        return [_descriptor(described) for described in mentioned]
 
     def close(self) -> None:
         """The task is over: what it allocated and did not return is its own business now."""
@@ -282,8 +312,15 @@ class TaskHeavy(HeavyView):
 
 
 def _descriptor(described: WireArray) -> bytes:
-    itemsize = dtype_of(described.descr).itemsize
-    return wire.array(described, math.prod(described.shape) * itemsize, itemsize)
+    return wire.array(described, _nbytes(described), dtype_of(described.descr).itemsize)
+
+
+def _nbytes(described: WireArray) -> int:
+    return math.prod(described.shape) * dtype_of(described.descr).itemsize
+
+
+def _covers(described: WireArray, offset: int) -> bool:
+    return described.offset <= offset < described.offset + max(_nbytes(described), 1)
 
 
 class Output:

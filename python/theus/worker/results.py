@@ -128,16 +128,14 @@ def _encode_json(value: Any, name: str, heavy: TaskHeavy) -> Encoded:
     of those that come with the result.
     """
     referred: list[ShmArray] = []
-    segments: list[int] = []
+    mentioned: list[wire.WireArray] = []
 
     def plain(part: Any) -> Any:
         if isinstance(part, ShmArray):
             memory = memory_of(part)
             if memory is not None and heavy.may_refer(memory.origin):
-                if memory.origin.segment not in segments:
-                    segments.append(memory.origin.segment)
-                    referred.append(part)
-                return {"theus_array": segments.index(memory.origin.segment)}
+                referred.append(part)
+                return {"theus_array": heavy.mention(part, mentioned)}
         if isinstance(part, np.ndarray):
             return part.tolist()
         if isinstance(part, np.generic):

@@ -1,0 +1,101 @@
+package engine
+
+import (
+	"fmt"
+
+	"github.com/theus-project/theus-go/pool"
+)
+
+// Publishing several arrays is all or nothing: first each takes what it could be refused (prepare), then all are frozen,
+// which needs nothing more. Both happen under the lock of the state that serialises commits.
+
+// publishAll freezes arrays, or none of them.
+func publishAll(bufs []*Buf, version uint64) error {
+	for i, b := range bufs {
+		if err := b.prepare(); err != nil {
+			for _, prepared := range bufs[:i+1] {
+				prepared.abandon()
+			}
+			return err
+		}
+	}
+	for _, b := range bufs {
+		if err := b.freeze(version); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// prepare takes what freeze needs.
+func (b *Buf) prepare() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !b.building || b.draft != nil {
+		return nil
+	}
+	return b.failed(b.array.Segment.PrepareFreeze())
+}
+
+// abandon undoes prepare.
+func (b *Buf) abandon() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.building && b.draft == nil {
+		b.array.Segment.AbandonFreeze()
+	}
+}
+
+// freeze makes the array what others see: nobody can change it any more.
+func (b *Buf) freeze(version uint64) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !b.building {
+		return nil
+	}
+	if b.draft != nil {
+		b.array.Slot.Write(b.draft.Address())
+	} else if err := b.failed(b.array.Segment.Freeze()); err != nil {
+		return err
+	}
+	b.building = false
+	b.version = version
+	b.engine.count(b.array.Key, -1)
+	return nil
+}
+
+func (b *Buf) failed(err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("publishing %q: %w", b.array.Key, err)
+}
+
+// forState gives the array, with a reference of its own, as the state may hold it. A result may refer to an array
+// in an arena that the task had been given; under a key it would keep the whole arena, so it is copied into a slot of its own.
+func (b *Buf) forState() (*pool.Array, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	a, err := b.hold()
+	if err != nil || a.Slot != nil || !a.Segment.Shared() || !a.Layout.Dense() {
+		return a, err
+	}
+	defer a.Unref()
+	nbytes, err := a.Layout.NBytes()
+	if err != nil {
+		return nil, err
+	}
+	base, err := a.Segment.Readable()
+	if err != nil {
+		return nil, err
+	}
+	slot, err := b.engine.reserve(int64(nbytes), a.Key)
+	if err != nil {
+		return nil, err
+	}
+	slot.Write(base + uintptr(a.Offset))
+	own := *a
+	own.Slot = slot
+	b.array = &own // the place of its views stays what it was
+	return b.hold()
+}
