@@ -119,15 +119,12 @@ func (e *Engine) Check() error {
 // Drain waits until no task is left.
 func (e *Engine) Drain(timeout time.Duration) bool { return e.pool.Drain(timeout) }
 
-// Close ends tasks and processes. Bufs and snapshots stay readable until released.
+// Close ends tasks and processes. Bufs and snapshots stay readable until released. Who closes what is being closed waits
+// until it is.
 func (e *Engine) Close(grace time.Duration) {
 	e.mu.Lock()
-	closed := e.closed
 	e.closed = true
 	e.mu.Unlock()
-	if closed {
-		return
-	}
 	e.pool.Close(grace)
 	e.store.Close()
 }

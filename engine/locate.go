@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/theus-project/theus-go/pool"
@@ -20,9 +21,12 @@ const locateScript = `import importlib.util, json, sys
 spec = importlib.util.find_spec("theus")
 print(json.dumps([spec and list(spec.submodule_search_locations)[0], [p for p in sys.path if p], sys.executable]))`
 
-const locateTimeout = 30 * time.Second
+const (
+	locateTimeout = 30 * time.Second
+	pipeTimeout   = time.Second // for the ends of its pipes, which a child of an interpreter that was ended may hold
+)
 
-func locate(o *pool.Options) error {
+func locate(wanted context.Context, o *pool.Options) error {
 	python := o.Python
 	if python == "" {
 		python = "python3"
@@ -31,7 +35,7 @@ func locate(o *pool.Options) error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), locateTimeout)
+	ctx, cancel := context.WithTimeout(wanted, locateTimeout)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, path, "-c", locateScript)
 	cmd.Env = o.Env
@@ -39,11 +43,15 @@ func locate(o *pool.Options) error {
 	cmd.Stderr = &stderr
 	var stdout bytes.Buffer
 	cmd.Stdout = &stdout
+	cmd.WaitDelay = pipeTimeout
 	pool.HostForks.Lock()
 	err = cmd.Start()
 	pool.HostForks.Unlock()
 	if err == nil {
 		err = cmd.Wait()
+	}
+	if errors.Is(err, syscall.ECHILD) {
+		err = nil // somebody in the host waits for all children and was faster; what it printed is here all the same
 	}
 	out := stdout.Bytes()
 	if err != nil {

@@ -269,7 +269,8 @@ int32_t theus_drain(theus_engine engine, int64_t timeout_ms, theus_error *err);
 
 /* Ends tasks that are not done (THEUS_TASK_CANCELLED) after at most grace_ms, ends
  * the workers and waits until the kernel says that they are gone. Arrays that you
- * hold stay valid until released. A second close: THEUS_OK. */
+ * hold stay valid until released. Of several calls at once the least grace counts,
+ * and all return when it is done. A second close: THEUS_OK. */
 int32_t theus_close(theus_engine engine, int64_t grace_ms, theus_error *err);
 
 /* ---- arrays ------------------------------------------------------------ */

@@ -159,7 +159,19 @@ func (p *Pool) begin(t *Task, w *worker) {
 	}
 }
 
+// expire is called by the timer, which may be late: a host that was stopped (Ctrl-Z) finds timers that have run out and
+// results that have come. A result that is there counts, so the worker's socket is read first.
 func (p *Pool) expire(t *Task, w *worker) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.reactor.post(func() {
+		drain(w)
+		p.endIfRunning(t, w)
+	})
+}
+
+// endIfRunning ends a task whose time is up, with its worker.
+func (p *Pool) endIfRunning(t *Task, w *worker) {
 	p.mu.Lock()
 	defer p.unlock()
 	if t.ended.Load() || t.worker != w {

@@ -1,13 +1,18 @@
 package pool
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"github.com/theus-project/theus-go/internal/guard"
+	"golang.org/x/sys/unix"
 )
 
 // Ends that meet: of tasks, workers, zygotes and the pool.
@@ -162,4 +167,53 @@ func (f *fixture) started(task *Task) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return task.worker != nil && task.worker.running() == task.id
+}
+
+func TestEveryoneWhoClosesAPoolReturnsWhenItIsClosed(t *testing.T) {
+	f := newFixture(t, 1, "zygote")
+	require.Equal(t, OK, f.run("echo").Status) // its processes are there
+	forever, pids := f.start("hang"), f.Processes()
+	var closers sync.WaitGroup
+	for _, grace := range []time.Duration{-1, -1, 0, 0, 0} { // two would wait for the task
+		closers.Add(1)
+		f.spawn("close", func() {
+			defer closers.Done()
+			f.Close(grace)
+			for _, pid := range pids {
+				assert.True(t, unix.Kill(pid, 0) != nil || isZombie(pid), "process %d was there still", pid)
+			}
+		})
+	}
+	closers.Wait()
+	require.Equal(t, Cancelled, f.end(forever).Status)
+}
+
+func TestCloseEndsTheSearchForTheWorkerProgram(t *testing.T) {
+	searching := make(chan struct{})
+	p, err := New(Options{Workers: 1, OnPanic: func(*guard.Panic) {}, Locate: func(wanted context.Context, _ *Options) error {
+		close(searching)
+		<-wanted.Done() // for ever, unless Close says so
+		return wanted.Err()
+	}})
+	require.NoError(t, err)
+	p.Start()
+	<-searching
+	p.Close(0)
+}
+
+func TestAResultThatHasComeCountsHoweverLateTheTimerIs(t *testing.T) {
+	f := newFixture(t, 1, "zygote")
+	require.Equal(t, OK, f.run("echo").Status)
+	w := f.workers[0]
+	f.reactor.reading.Lock() // as in a host that is stopped: nothing is read
+	call := f.call("echo", "in time")
+	call.Timeout = time.Hour
+	task := f.submit(call)
+	eventually(t, "its result has come", func() bool {
+		n, _ := unix.Poll([]unix.PollFd{{Fd: int32(w.conn.fd), Events: unix.POLLIN}}, 0)
+		return n == 1
+	})
+	f.expire(task, w)
+	f.reactor.reading.Unlock()
+	require.Equal(t, "in time", text(f.end(task)))
 }

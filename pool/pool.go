@@ -1,6 +1,7 @@
 package pool
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"sync"
@@ -24,8 +25,8 @@ type Options struct {
 	Seed       uint64
 	Heap       *shm.Heap
 	OnPanic    func(*guard.Panic) // a bug in one of the pool's goroutines
-	// Locate fills in Python, WorkerMain and SysPath when WorkerMain is empty. It may take its time.
-	Locate func(*Options) error
+	// Locate fills in Python, WorkerMain and SysPath when WorkerMain is empty. It may take its time, until the context ends.
+	Locate func(context.Context, *Options) error
 }
 
 // Errors that Submit returns.
@@ -61,8 +62,11 @@ type Pool struct {
 
 	reactor    *reactor
 	background sync.WaitGroup // goroutines that start processes
-	zygote     *zygote
-	workers    []*worker // by index; nil while there is none
+	// Ends when Close begins to end things: what Locate waits for is then not wanted any more.
+	locating       context.Context
+	giveUpLocating context.CancelFunc
+	zygote         *zygote
+	workers        []*worker // by index; nil while there is none
 
 	queue      []*Task // waiting, oldest first
 	tasks      map[uint64]*Task
@@ -74,10 +78,11 @@ type Pool struct {
 	retired    chan struct{}        // closed when a worker lets go of a segment; nil: nobody waits
 
 	started  bool
-	closed   bool  // no new tasks
-	ending   bool  // no new processes either: Close has waited for the tasks that were left
-	broken   error // why tasks cannot run
-	failures int   // starts in a row without success
+	closed   bool          // no new tasks
+	ending   bool          // no new processes either: Close has waited for the tasks that were left
+	ended    chan struct{} // closed when nothing is left
+	broken   error         // why tasks cannot run
+	failures int           // starts in a row without success
 	counts   Counts
 
 	logs     []LogRecord
@@ -101,7 +106,9 @@ func New(options Options) (*Pool, error) {
 		workers: make([]*worker, options.Workers),
 		tasks:   map[uint64]*Task{},
 		targets: map[string]*Function{},
+		ended:   make(chan struct{}),
 	}
+	p.locating, p.giveUpLocating = context.WithCancel(context.Background())
 	return p, nil
 }
 
@@ -176,21 +183,31 @@ func (p *Pool) Drain(timeout time.Duration) bool {
 	}
 }
 
-// Close cancels what is left after grace, kills the processes and waits until the kernel says that they are gone.
+// Close cancels what is left after grace, kills the processes and waits until the kernel says that they are gone. Of several
+// callers the one with the least patience decides when; all return when it is done.
 func (p *Pool) Close(grace time.Duration) {
 	p.mu.Lock()
-	if p.closed {
-		p.mu.Unlock()
-		return
-	}
 	p.closed = true // no new tasks
 	p.mu.Unlock()
 	if grace != 0 {
 		p.Drain(grace)
 	}
-
 	p.mu.Lock()
+	first := !p.ending
 	p.ending = true
+	p.mu.Unlock()
+	if first {
+		defer close(p.ended)
+		p.end()
+	} else {
+		<-p.ended
+	}
+}
+
+// end is the part of Close that happens once.
+func (p *Pool) end() {
+	p.giveUpLocating()
+	p.mu.Lock()
 	p.cancelAll(Outcome{Status: Cancelled, Message: "the engine was closed"})
 	z, workers := p.zygote, p.workers
 	p.zygote, p.workers = nil, make([]*worker, len(workers))

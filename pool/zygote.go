@@ -70,7 +70,7 @@ func (p *Pool) startZygote() {
 func (p *Pool) newZygote() (*zygote, error) {
 	o := &p.options
 	if o.WorkerMain == "" && o.Locate != nil {
-		if err := o.Locate(o); err != nil {
+		if err := o.Locate(p.locating, o); err != nil {
 			return nil, err
 		}
 	}
