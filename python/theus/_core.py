@@ -26,7 +26,9 @@ from ._preflight import descriptor_limit_kept, require_headroom, require_platfor
 from ._status import FORKED, raise_for
 from .errors import ForkedProcessError, TheusError
 
-_load_lock = threading.Lock()
+# Held while the library is loaded, and while this process forks: a child has it whole or not at
+# all. Reentrant for a signal handler that forks.
+_load_lock = threading.RLock()
 _core: Core | None = None
 _forked = False
 
@@ -394,7 +396,6 @@ def _load() -> Core:
             require_headroom()
             with descriptor_limit_kept():
                 _core = Core(library_path())  # its first call into Go returns when Go has started
-            os.register_at_fork(after_in_child=_mark_child)
         return _core
 
 
@@ -408,6 +409,14 @@ def _refuse_in_worker() -> None:
         )
 
 
-def _mark_child() -> None:
+def _begin_in_child() -> None:
     global _forked
-    _forked = True
+    _forked = _core is not None or _forked
+    _load_lock.release()
+
+
+os.register_at_fork(
+    before=_load_lock.acquire,
+    after_in_parent=_load_lock.release,
+    after_in_child=_begin_in_child,
+)

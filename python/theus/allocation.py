@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import operator
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -16,6 +17,7 @@ from .arrays import ShmArray, freeze, memory_of
 from .dtypes import descr_of
 from .errors import HeapFull
 from .host_arrays import ArrayHandle, array_of
+from .interruptible import interruptible
 
 __all__ = [
     "allocate",
@@ -27,6 +29,8 @@ __all__ = [
 ]
 
 Array = np.ndarray[Any, Any]
+# Memory of this size takes some 50 ms to get.
+SLOW = 256 << 20
 
 
 def allocate(
@@ -43,7 +47,10 @@ def allocate(
         dtype, inner = dtype.subdtype
         shape = (*shape, *inner)
     descr = descr_of(dtype)
-    buf = with_room(engine, lambda: core().alloc(engine, name, descr, dtype.itemsize, shape, flags))
+    nbytes = math.prod(shape) * dtype.itemsize
+    buf = with_room(
+        engine, nbytes, lambda: core().alloc(engine, name, descr, dtype.itemsize, shape, flags)
+    )
     return array_of(ArrayHandle(buf, engine), key, publish)
 
 
@@ -147,11 +154,12 @@ def dimensions(shape: int | Sequence[int]) -> tuple[int, ...]:
     return sizes
 
 
-def with_room(engine: int, make: Callable[[], int]) -> int:
+def with_room(engine: int, nbytes: int, make: Callable[[], int]) -> int:
     """Allocate; when the heap is full, once more after giving back what cycles still hold."""
+    allocate_ = make if nbytes < SLOW else lambda: interruptible(make)
     try:
-        return make()
+        return allocate_()
     except HeapFull:
         gc.collect()
         core().reap(engine)
-        return make()
+        return allocate_()

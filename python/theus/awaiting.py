@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -83,7 +84,9 @@ async def on_thread(block: Callable[[], Any]) -> Any:
             result, failure = block(), None
         except BaseException as raised:
             result, failure = None, raised
-        loop.call_soon_threadsafe(settle, result, failure)
+        # After Ctrl-C the loop may be closed, and nobody waits any more.
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(settle, result, failure)
 
     def settle(result: Any, failure: BaseException | None) -> None:
         if future.done():

@@ -37,6 +37,8 @@ _BATCH = 64
 _PATIENCE = 5.0
 # How long a coroutine that awaits one small task after the other may keep the loop to itself.
 _POLLING = 0.002
+# Short enough for Ctrl-C to be noticed.
+_TICK = 0.1
 _tags = itertools.count(1)
 
 
@@ -52,6 +54,7 @@ class LoopQueue:
         self._loop = weakref.ref(loop)
         self._closing = False
         self._suspended = 0.0  # when the loop last had its turn
+        self._ticking = False
         loop.add_reader(fd, self._drain)
 
     def may_poll(self) -> bool:
@@ -68,6 +71,8 @@ class LoopQueue:
         assert loop is not None
         tag = next(_tags)
         future = self._waiting[tag] = loop.create_future()
+        if not self._ticking:
+            self._tick()
         try:
             core().announce(task, self._handle.value, tag)
             await future
@@ -76,6 +81,18 @@ class LoopQueue:
             self._waiting.pop(tag, None)
             if self._closing and not self._waiting:
                 self.detach()
+
+    def _tick(self) -> None:
+        """Wake the loop now and then while something is awaited.
+
+        Jupyter answers its stop button by a signal handler that only gives the loop something to
+        do; a loop that sleeps would not look at it before the task ends.
+        """
+        loop = self._loop()
+        self._ticking = bool(self._waiting) and loop is not None and not loop.is_closed()
+        if self._ticking:
+            assert loop is not None
+            loop.call_later(_TICK, self._tick)
 
     def close(self) -> None:
         """Stop polling once all that is awaited has ended."""
@@ -187,6 +204,9 @@ class CompletionThread:
         self._engine = engine
         handle, self._fd = core().queue_open(engine, logs=True)
         self._handle = Handle(handle)
+        self._waking = (
+            threading.Lock()
+        )  # guards the number below, which others get once it is closed
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._events = (abi.Event * _BATCH)()
         self._waiting: dict[int, tuple[TaskFuture, Callable[[int], Any]]] = {}
@@ -214,15 +234,21 @@ class CompletionThread:
         return [future for future, _ in list(self._waiting.values())]
 
     def stop(self) -> None:
-        """Resolve what has ended, then end the thread. What is left is cancelled."""
-        if self._stopping:
-            return
+        """Resolve what has ended, then end the thread. What is left is cancelled.
+
+        Once more waits for the end as well, and does what is not done yet.
+        """
         self._stopping = True
-        os.eventfd_write(self._wake, 1)
+        with self._waking:
+            if self._wake >= 0:
+                os.eventfd_write(self._wake, 1)
         if threading.current_thread() is not self._thread:
             # Longer than that only a user's callback takes, which is then left to itself.
             self._thread.join(_PATIENCE)
-        os.close(self._wake)
+        with self._waking:
+            if self._wake >= 0:
+                os.close(self._wake)
+                self._wake = -1
         for future in self.futures():
             future.cancel()
         self._waiting.clear()

@@ -239,7 +239,10 @@ class TheusEngine(Running):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.shutdown(cancel_futures=kind is not None)
+        try:
+            self.shutdown(cancel_futures=kind is not None)
+        finally:
+            self.close()  # also when Ctrl-C ends the wait
 
     async def __aenter__(self) -> TheusEngine:
         return self
@@ -252,7 +255,10 @@ class TheusEngine(Running):
     ) -> None:
         from .awaiting import on_thread
 
-        await on_thread(lambda: self.shutdown(cancel_futures=kind is not None))
+        try:
+            await on_thread(lambda: self.shutdown(cancel_futures=kind is not None))
+        finally:
+            self.close()  # also when Ctrl-C, or who cancels, ends the wait
 
     def __repr__(self) -> str:
         options = self._session.options

@@ -127,8 +127,10 @@ class Heavy(MutableMapping[str, Any]):
         """
         engine = self._committer.engine
         flags = abi.BLANK if blank else 0
+        name = c_text(key, "key")
         try:
-            buf = with_room(engine, lambda: core().edit(engine, c_text(key, "key"), flags))
+            size = getattr(self.get(key), "nbytes", 0)
+            buf = with_room(engine, size, lambda: core().edit(engine, name, flags))
         except NotFound:
             raise KeyError(self._snapshot().heavy._missing(key)) from None
         array = array_of(ArrayHandle(buf, engine), key, self._publish)

@@ -168,13 +168,12 @@ class _Parts:
         return self._completions
 
     def close(self) -> None:
+        """Every step may be done twice: by two threads at once, each of which returns when the
+        engine is closed, and by who closes again after Ctrl-C came between two steps."""
         if is_forked_child():
             return
         with self._lock:
-            if self.closed:
-                return
             self.closed = True
-        _open.discard(self)
         engine, completions = self.handle.value, self._completions
         forward_logs(engine)
         core().close(engine, 0)
@@ -185,6 +184,7 @@ class _Parts:
         self.host_threads.close()
         if self.worker_threads is not None:
             self.worker_threads.close()
+        _open.discard(self)
 
     def close_in_background(self) -> None:
         """For a finalizer: the garbage collector must not wait for processes to end."""
@@ -196,7 +196,8 @@ def _close_at_exit() -> None:
     global _exiting
     _exiting = True
     for parts in list(_open):
-        with contextlib.suppress(TheusError):
+        # Nor does a program that ends already notice another Ctrl-C.
+        with contextlib.suppress(TheusError, KeyboardInterrupt):
             parts.close()
 
 

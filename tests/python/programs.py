@@ -16,7 +16,8 @@ from typing import NamedTuple
 from polling import until
 from processes import in_session
 
-PATIENCE = 60.0
+# So long that only a hang takes longer, also on a machine that has much else to do.
+PATIENCE = 180.0
 
 
 class Ended(NamedTuple):
@@ -39,7 +40,7 @@ class Program:
         """The next line that it prints; what there is of it when it has ended.
 
         Raises:
-            AssertionError: there was none for a minute.
+            AssertionError: there was none for long.
         """
         assert self.process.stdout is not None
         fd = self.process.stdout.fileno()
@@ -75,6 +76,7 @@ def started(
     cwd: Path,
     env: Mapping[str, str] | None = None,
     source: str | None = None,
+    prefix: Sequence[str] = (),
 ) -> Iterator[Program]:
     """A Python program that runs; killed when the block is left and it has not ended.
 
@@ -83,11 +85,12 @@ def started(
         cwd: its working directory.
         env: variables besides those of this process.
         source: whether something will be given to its standard input.
+        prefix: a command that runs the program: what stands before ``python``.
     """
     process = subprocess.Popen(
-        [sys.executable, *arguments],
+        [*prefix, sys.executable, *arguments],
         cwd=cwd,
-        env=_environment(env or {}),
+        env=environment(env or {}),
         stdin=subprocess.DEVNULL if source is None else subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -115,18 +118,26 @@ def run(
     cwd: Path,
     env: Mapping[str, str] | None = None,
     source: str | None = None,
+    prefix: Sequence[str] = (),
 ) -> Ended:
     """Run a Python program to its end; nothing that it started may outlive it."""
-    with started(arguments, cwd=cwd, env=env, source=source) as program:
+    with started(arguments, cwd=cwd, env=env, source=source, prefix=prefix) as program:
         return program.end(source)
 
 
-def run_text(text: str, *flags: str, cwd: Path, env: Mapping[str, str] | None = None) -> Ended:
+def run_text(
+    text: str,
+    *flags: str,
+    cwd: Path,
+    env: Mapping[str, str] | None = None,
+    prefix: Sequence[str] = (),
+) -> Ended:
     """Run the text of a program, from ``python -c``."""
-    return run([*flags, "-c", textwrap.dedent(text)], cwd=cwd, env=env)
+    return run([*flags, "-c", textwrap.dedent(text)], cwd=cwd, env=env, prefix=prefix)
 
 
-def _environment(more: Mapping[str, str]) -> dict[str, str]:
+def environment(more: Mapping[str, str]) -> dict[str, str]:
+    """The variables of this process that programs shall have, and more."""
     # Jupyter's kernel, for one, behaves differently when it finds itself in a test.
     ours = ("THEUS_", "PYTHON", "PYTEST_")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
