@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -78,8 +79,8 @@ func (p *Pool) newZygote() (*zygote, error) {
 	if err != nil {
 		return nil, fmt.Errorf("socketpair: %w", err)
 	}
-	args := []string{o.Python, "-I", o.WorkerMain, "3"}
-	process, err := startProcess(o.Python, args, zygoteEnv(o.Env), theirs)
+	args := slices.Concat([]string{o.Python}, interpreterFlags(o.Env), []string{o.WorkerMain, "3"})
+	process, err := startProcess(o.Python, args, interpreterEnv(o.Env), theirs)
 	if err != nil {
 		_ = unix.Close(ours)
 		return nil, fmt.Errorf("%s: %w", o.Python, err)
@@ -102,20 +103,6 @@ func (p *Pool) newZygote() (*zygote, error) {
 		p.mu.Unlock()
 	})
 	return z, nil
-}
-
-// zygoteEnv is the workers' environment with BLAS threads off while modules are imported: threads do not survive the fork.
-func zygoteEnv(env []string) []string {
-	out := make([]string, 0, len(env)+8)
-	for _, kv := range env {
-		if name, _, _ := strings.Cut(kv, "="); !strings.HasSuffix(name, "_NUM_THREADS") {
-			out = append(out, kv)
-		}
-	}
-	for _, lib := range []string{"OPENBLAS", "OMP", "MKL", "BLIS", "NUMEXPR", "VECLIB"} {
-		out = append(out, lib+"_NUM_THREADS=1")
-	}
-	return out
 }
 
 func (z *zygote) sendConfig() {

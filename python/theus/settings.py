@@ -110,10 +110,17 @@ def working_directory() -> str:
 
 
 def environment() -> list[bytes]:
-    """``NAME=value`` of every variable; the library saw only those at the start of the program."""
+    """``NAME=value`` of every variable; the library saw only those at the start of the program.
+
+    What this interpreter was told by -B, -W and -X utf8 is put as the variables say it.
+    """
     variables = dict(os.environb)
-    if sys.dont_write_bytecode:  # perhaps by -B, which workers do not see
+    if sys.dont_write_bytecode:
         variables[b"PYTHONDONTWRITEBYTECODE"] = b"1"
+    if sys.warnoptions:  # those of PYTHONWARNINGS are among them
+        variables[b"PYTHONWARNINGS"] = os.fsencode(",".join(sys.warnoptions))
+    if "utf8" in sys._xoptions:
+        variables[b"PYTHONUTF8"] = b"%d" % sys.flags.utf8_mode
     return [name + b"=" + value for name, value in variables.items()]
 
 

@@ -246,12 +246,12 @@ class Zygote:
                 sys.executable,
                 [
                     sys.executable,
-                    "-I",
+                    *_own_flags(),
                     os.path.join(_HERE, "zygote.py"),
                     "--worker",
                     *map(str, (worker, index, self._pid)),
                 ],
-                os.environ,
+                _own_environment(),
                 file_actions=[
                     (os.POSIX_SPAWN_DUP2, copy, place)
                     for copy, (_, place) in zip(copies, places, strict=True)
@@ -280,6 +280,20 @@ class Zygote:
         for pidfd in self._workers:
             signal.pidfd_send_signal(pidfd, signal.SIGKILL)
         os._exit(0)
+
+
+def _own_flags() -> list[str]:
+    """The flags that this interpreter was started with."""
+    isolation = "-I" if sys.flags.isolated else "-s"
+    warned = [f"-W{option}" for option in sys.warnoptions]
+    return [isolation, *warned, f"-Xutf8={sys.flags.utf8_mode}"]
+
+
+def _own_environment() -> dict[str, str]:
+    """The environment without what the library left out when it started this interpreter."""
+    kept = ("PYTHONHASHSEED",)
+    variables = {n: v for n, v in os.environ.items() if not n.startswith("PYTHON") or n in kept}
+    return {**variables, "PYTHONSAFEPATH": "1"}
 
 
 def _duplicate_above(fd: int, lowest: int) -> int:
