@@ -7,6 +7,9 @@
 
 PYTHON ?= python3
 VENV ?= .venv
+# Of `make chaos`; without a seed it draws one, and prints it.
+SECONDS ?= 600
+SEED ?=
 
 py := $(VENV)/bin/python
 state := build/$(notdir $(VENV))
@@ -63,6 +66,10 @@ test-c: $(wheel_ready) $(toolchain) abi ## Build the programs in tests/c against
 .PHONY: mutants
 mutants: $(wheel_ready) $(toolchain) ## Remove each guard of the core in turn: its test must fail (minutes)
 	$(with_toolchain) $(py) tests/mutants/remove_guards.py $(ARGS)
+
+.PHONY: chaos
+chaos: $(wheel_ready) ## Kill processes at random under load, for ten minutes; SECONDS=60 SEED=7
+	PYTHONPATH=tests/python $(py) tests/chaos --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
 
 .PHONY: lint
 lint: $(wheel_ready) $(toolchain) ## Check formatting, types and the project's own rules

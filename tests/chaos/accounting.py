@@ -1,0 +1,148 @@
+"""Whether every task ended exactly once and as it should, from the journal and the kills."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from killing import Kill
+from kinds import KINDS
+
+HOST_DIED = "host died"
+ENDS = ("result", "exception", "crashed", "timeout", "cancelled", HOST_DIED)
+
+
+@dataclass
+class Account:
+    """What came of the tasks of one host.
+
+    Attributes:
+        ends: how many tasks ended how.
+        lost: tasks without an end, or with several, or that ran more often than they may.
+        wrong: results, failures and arrays that are not what they should be.
+        left: what was there after the end.
+    """
+
+    ends: Counter[str] = field(default_factory=Counter)
+    lost: list[str] = field(default_factory=list)
+    wrong: list[str] = field(default_factory=list)
+    left: list[str] = field(default_factory=list)
+
+    def add(self, other: Account) -> None:
+        self.ends += other.ends
+        self.lost += other.lost
+        self.wrong += other.wrong
+        self.left += other.left
+
+    @property
+    def good(self) -> bool:
+        return not (self.lost or self.wrong or self.left)
+
+
+def account_for(
+    facts: Sequence[dict[str, Any]], kills: Sequence[Kill], *, host_died: bool
+) -> Account:
+    """Settle the accounts of one host."""
+    account = Account()
+    orders = {fact["task"]: fact for fact in facts if fact["what"] == "order"}
+    ends: dict[int, list[dict[str, Any]]] = {task: [] for task in orders}
+    begins: dict[int, list[int]] = {task: [] for task in orders}
+    for fact in facts:
+        if fact["what"] == "end":
+            ends[fact["task"]].append(fact)
+        elif fact["what"] == "begin":
+            begins[fact["task"]].append(fact["pid"])
+        elif fact["what"] in ("wrong", "left"):
+            getattr(account, fact["what"]).append(fact["text"])
+    for task, order in orders.items():
+        found = ends[task]
+        if len(found) > 1:
+            account.lost.append(f"task {order} ended {len(found)} times: {found}")
+        how = found[0]["how"] if found else HOST_DIED
+        if how == HOST_DIED and not host_died:
+            account.lost.append(f"task {order} never ended; it began in {begins[task]}")
+        account.ends[how] += 1
+        _check_runs(account, order, how, begins[task])
+        if found:
+            _check_end(account, order, found[0])
+    _check_crashes(account, ends, begins, kills)
+    if not host_died:
+        _check_counter(account, facts, orders, ends)
+    return account
+
+
+def _check_runs(account: Account, order: dict[str, Any], how: str, begins: list[int]) -> None:
+    if len(begins) > 1 + order["retries"]:
+        account.lost.append(f"task {order} ran {len(begins)} times, in {begins}")
+    if len(set(begins)) != len(begins):
+        account.lost.append(f"task {order} ran twice in one worker, in {begins}")
+    if how in ("result", "exception") and not begins:
+        account.wrong.append(f"task {order} ended with {how} and never ran")
+
+
+def _check_end(account: Account, order: dict[str, Any], end: dict[str, Any]) -> None:
+    kind, how = KINDS[order["kind"]], end["how"]
+    if how == "result":
+        right = not kind.always and kind.right(order["task"], end["facts"])
+    elif how == "exception":
+        right = end["type"] == kind.fails_as
+        if kind.always:
+            right = right and end["text"] == str(order["task"])
+    elif how == "timeout":
+        right = kind.timeout is not None
+    else:
+        right = True
+    if not right:
+        account.wrong.append(f"task {order} ended wrongly: {end}")
+
+
+def _check_crashes(
+    account: Account,
+    ends: dict[int, list[dict[str, Any]]],
+    begins: dict[int, list[int]],
+    kills: Sequence[Kill],
+) -> None:
+    """A kill costs one task at most, and only what was killed costs any.
+
+    The items of one batch of a map are one task of the library.
+    """
+    deadly = {pid for kill in kills for pid in kill.workers}
+    victims: Counter[int] = Counter()
+    for task, found in ends.items():
+        for end in found:
+            if end["how"] == "crashed":
+                victims[end["pid"]] += 1
+                if end["pid"] not in deadly:
+                    account.wrong.append(
+                        f"task {task} ended as crashed with worker {end['pid']}, which was not "
+                        f"killed while it ran a task; it began in {begins[task]}"
+                    )
+    for pid, count in victims.items():
+        if count > 1:
+            account.wrong.append(f"{count} tasks ended as crashed with the one worker {pid}")
+
+
+def _check_counter(
+    account: Account,
+    facts: Sequence[dict[str, Any]],
+    orders: dict[int, dict[str, Any]],
+    ends: dict[int, list[dict[str, Any]]],
+) -> None:
+    """Each addition that returned counts once; a task that was cut off may have added or not."""
+    values = [fact["value"] for fact in facts if fact["what"] == "counter"]
+    if len(values) != 1:
+        return  # closed under load, when nobody could look
+    least = sum(fact["what"] == "added" for fact in facts)
+    perhaps = 0
+    for task, order in orders.items():
+        if order["kind"] == "adding" and ends[task]:
+            how = ends[task][0]["how"]
+            least += how == "result"
+            perhaps += how in ("cancelled", "timeout")
+    if not least <= values[0] <= least + perhaps:
+        account.wrong.append(
+            f"the counter is {values[0]} after {least} additions that returned and {perhaps} that "
+            "were cut off"
+        )
