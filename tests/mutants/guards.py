@@ -159,7 +159,7 @@ MUTANTS = (
                 "return alive != NULL && *alive == 0;",
                 "return alive == NULL;",
             ),
-            Cut("python/theus/_core.py", "os.register_at_fork(after_in_child=_mark_child)", "pass"),
+            Cut("python/theus/_core.py", "_forked = _core is not None or _forked", "pass"),
         ),
     ),
     Mutant(

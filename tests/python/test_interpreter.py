@@ -1,4 +1,4 @@
-"""What workers have of the host's interpreter: warnings, encoding, hashes; and what they have not."""
+"""What workers have of the host's interpreter: warnings, encoding, hashes; and what not."""
 
 from __future__ import annotations
 
