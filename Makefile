@@ -38,7 +38,7 @@ python_sources = hatch_build.py python tools $(call present,tests bench examples
 
 .PHONY: help
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 .PHONY: demo
 demo: $(wheel_ready) ## Run the demonstration: a bootstrap over 336,776 real flights
@@ -48,12 +48,17 @@ demo: $(wheel_ready) ## Run the demonstration: a bootstrap over 336,776 real fli
 .PHONY: test
 test: ## Run all tests: Go with the race detector, C, Python against the installed wheel
 	@$(MAKE) --no-print-directory test-go
+	@$(MAKE) --no-print-directory test-failpoints ARGS=-short
 	@$(MAKE) --no-print-directory test-c
 	@$(MAKE) --no-print-directory test-python
 
 .PHONY: test-go
 test-go: $(toolchain) ## Run the Go tests, with the race detector, in random order
 	$(with_toolchain) go test -race -shuffle=on -timeout=10m ./...
+
+.PHONY: test-failpoints
+test-failpoints: $(toolchain) ## Fail each system call of the core in turn; ARGS=-v prints what became of it, ARGS=-short is a part
+	$(with_toolchain) go test -race -shuffle=on -timeout=30m -tags=failpoints -run=Failpoint $(ARGS) ./shm ./pool ./engine
 
 .PHONY: test-python
 test-python: $(wheel_ready) $(injected) ## Run the Python tests; ARGS="-k name" picks some
@@ -77,7 +82,9 @@ lint: $(wheel_ready) $(toolchain) ## Check formatting, types and the project's o
 	$(with_toolchain) files="$$(gofmt -l $(go_dirs))"; if [ -n "$$files" ]; then echo "not gofmt'ed:" $$files; exit 1; fi
 	$(with_toolchain) go vet ./...
 	$(with_toolchain) go vet -tags=panicinject ./...
+	$(with_toolchain) go vet -tags=failpoints ./...
 	$(with_toolchain) go run $(staticcheck) ./...
+	$(with_toolchain) go run $(staticcheck) -tags=failpoints ./...
 	$(py) tools/check_goroutines.py
 	$(py) -m ruff check $(python_sources)
 	$(py) -m ruff format --check $(python_sources)

@@ -78,6 +78,9 @@ func Open(o Options) (*Engine, error) {
 	if o.Preload == nil {
 		o.Preload = []string{"numpy"}
 	}
+	if err := shm.Ready(); err != nil {
+		return nil, err
+	}
 	e := &Engine{options: o, store: state.New(), building: map[string]int{}}
 	e.heap = shm.NewHeap(shm.HeapOptions{Limit: o.HeapBytes, OnDrop: func(seg *shm.Segment) { e.pool.Retire(seg) }})
 	p, err := pool.New(pool.Options{

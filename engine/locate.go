@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/theus-project/theus-go/internal/failpoint"
 	"github.com/theus-project/theus-go/pool"
 )
 
@@ -45,10 +46,10 @@ func locate(wanted context.Context, o *pool.Options) error {
 	cmd.Stdout = &stdout
 	cmd.WaitDelay = pipeTimeout
 	pool.HostForks.Lock()
-	err = cmd.Start()
+	err = startProcess(cmd)
 	pool.HostForks.Unlock()
 	if err == nil {
-		err = cmd.Wait()
+		err = waitProcess(cmd)
 	}
 	if errors.Is(err, syscall.ECHILD) {
 		err = nil // somebody in the host waits for all children and was faster; what it printed is here all the same
@@ -87,10 +88,32 @@ func lookPath(name string, env []string) (string, error) {
 		}
 		for _, dir := range filepath.SplitList(list) {
 			candidate := filepath.Join(dir, name)
-			if info, err := os.Stat(candidate); err == nil && !info.IsDir() && info.Mode()&0o111 != 0 {
+			if info, err := stat(candidate); err == nil && !info.IsDir() && info.Mode()&0o111 != 0 {
 				return candidate, nil
 			}
 		}
 	}
 	return "", errors.New(name + " is not on PATH; name an interpreter in theus_options.python")
+}
+
+func stat(name string) (os.FileInfo, error) {
+	if err := failpoint.Fail(failpoint.EngineStat); err != nil {
+		return nil, err
+	}
+	return os.Stat(name)
+}
+
+func startProcess(cmd *exec.Cmd) error {
+	if err := failpoint.Fail(failpoint.EngineStartProcess); err != nil {
+		return err
+	}
+	return cmd.Start()
+}
+
+func waitProcess(cmd *exec.Cmd) error {
+	err := cmd.Wait()
+	if said := failpoint.Fail(failpoint.EngineWaitProcess); said != nil {
+		return said
+	}
+	return err
 }

@@ -47,7 +47,7 @@ func (w *worker) onReady(d *decoder) error {
 	w.stopTimer()
 	w.ready, w.zygote.proven = true, true
 	w.pid = int(pid)
-	p.failures = 0
+	p.failures, p.lacking[w.index] = 0, false
 	p.dispatch()
 	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 
+	"github.com/theus-project/theus-go/internal/failpoint"
 	"golang.org/x/sys/unix"
 )
 
@@ -17,11 +18,13 @@ type conn struct {
 	maxPayload int
 
 	out     []outgoing
-	broken  bool // the peer is gone; frames are dropped, what it sent can still be read
-	crowded bool // too many descriptors are in flight: the socket is writable, but not for the head of out
+	broken  bool  // frames are dropped; what the peer sent can still be read
+	fault   error // why, if the peer is not just gone
+	crowded bool  // the kernel lacks room, for descriptors say: the socket is writable, but not for the head of out
 
-	in    []byte
-	inFDs []int
+	in        []byte
+	inFDs     []int
+	truncated bool // this process had no descriptor left for those that came
 }
 
 // outgoing is one frame, or what is left of one. Its descriptors ride on its
@@ -31,10 +34,28 @@ type outgoing struct {
 	fds  []int
 }
 
+// linkError says that the kernel does not let us talk to a peer that is there.
+type linkError struct {
+	call string
+	err  error
+}
+
+func (e *linkError) Error() string { return e.call + ": " + e.err.Error() }
+func (e *linkError) Unwrap() error { return e.err }
+
 func closeAll(fds []int) {
 	for _, fd := range fds {
-		_ = unix.Close(fd)
+		_ = closeFD(fd)
 	}
+}
+
+// closeFD closes a descriptor; on Linux it is gone whatever close says.
+func closeFD(fd int) error {
+	err := unix.Close(fd)
+	if said := failpoint.Fail(failpoint.PoolClose); said != nil {
+		return said
+	}
+	return err
 }
 
 func newFrame(kind frameType, id uint64, payload []byte, nfds int) []byte {
@@ -57,7 +78,7 @@ func (c *conn) send(kind frameType, id uint64, payload []byte, fds ...int) (pend
 	return c.flush()
 }
 
-// flush writes what waits. A broken connection drops it: the reader learns of the death.
+// flush writes what waits. A broken connection drops it: the reader learns of the end.
 func (c *conn) flush() (pending bool) {
 	c.crowded = false
 	for len(c.out) > 0 && !c.broken {
@@ -66,7 +87,7 @@ func (c *conn) flush() (pending bool) {
 		if len(head.fds) > 0 {
 			rights = unix.UnixRights(head.fds...)
 		}
-		n, err := unix.SendmsgN(c.fd, head.data, rights, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+		n, err := sendmsg(c.fd, head.data, rights)
 		switch {
 		case err == nil:
 			closeAll(head.fds)
@@ -78,18 +99,42 @@ func (c *conn) flush() (pending bool) {
 		case errors.Is(err, unix.EINTR):
 		case errors.Is(err, unix.EAGAIN):
 			return true
-		case errors.Is(err, unix.ETOOMANYREFS), errors.Is(err, unix.ENOBUFS):
-			// This user has too many descriptors in flight, in whatever process; they leave flight as their receivers read.
+		case errors.Is(err, unix.ETOOMANYREFS), errors.Is(err, unix.ENOBUFS), errors.Is(err, unix.ENOMEM):
+			// This user has too many descriptors in flight, in whatever process; they leave flight as their receivers read. Or
+			// the kernel has no memory for the message.
 			c.crowded = true
 			return true
+		case errors.Is(err, unix.EPIPE), errors.Is(err, unix.ECONNRESET):
+			c.cut()
 		default:
-			c.discard()
+			c.fault = &linkError{"sendmsg", err}
+			c.cut()
 		}
 	}
 	if len(c.out) == 0 {
 		c.out = nil
 	}
 	return false
+}
+
+func sendmsg(fd int, data, rights []byte) (int, error) {
+	if err := failpoint.Fail(failpoint.PoolSendmsg); err != nil {
+		return 0, err
+	}
+	return unix.SendmsgN(fd, data, rights, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+}
+
+// cut ends both directions: the reader finds the end of the stream, after what had come, and so does the peer if it lives.
+func (c *conn) cut() {
+	c.discard()
+	_ = shutdown(c.fd)
+}
+
+func shutdown(fd int) error {
+	if err := failpoint.Fail(failpoint.PoolShutdown); err != nil {
+		return err
+	}
+	return unix.Shutdown(fd, unix.SHUT_RDWR)
 }
 
 func (c *conn) discard() {
@@ -108,7 +153,7 @@ func (c *conn) receive() (more bool, err error) {
 	}
 	oob := make([]byte, unix.CmsgSpace(16*4))
 	free := c.in[len(c.in):cap(c.in)]
-	n, oobn, _, _, err := unix.Recvmsg(c.fd, free, oob, unix.MSG_DONTWAIT|unix.MSG_CMSG_CLOEXEC)
+	n, oobn, flags, err := recvmsg(c.fd, free, oob)
 	switch {
 	case errors.Is(err, unix.EAGAIN):
 		return false, nil
@@ -117,8 +162,10 @@ func (c *conn) receive() (more bool, err error) {
 	case errors.Is(err, unix.ECONNRESET):
 		// The peer died with frames of ours unread. What it had sent before stays readable after the error is reported once.
 		return true, nil
+	case errors.Is(err, unix.ENOBUFS), errors.Is(err, unix.ENOMEM):
+		return true, nil
 	case err != nil:
-		return false, err
+		return false, &linkError{"recvmsg", err}
 	case n == 0:
 		return false, io.EOF
 	}
@@ -126,7 +173,16 @@ func (c *conn) receive() (more bool, err error) {
 	if oobn > 0 {
 		c.takeRights(oob[:oobn])
 	}
+	c.truncated = c.truncated || flags&unix.MSG_CTRUNC != 0
 	return true, nil
+}
+
+func recvmsg(fd int, data, oob []byte) (n, oobn, flags int, err error) {
+	if err := failpoint.Fail(failpoint.PoolRecvmsg); err != nil {
+		return 0, 0, 0, err
+	}
+	n, oobn, flags, _, err = unix.Recvmsg(fd, data, oob, unix.MSG_DONTWAIT|unix.MSG_CMSG_CLOEXEC)
+	return n, oobn, flags, err
 }
 
 func (c *conn) takeRights(oob []byte) {
@@ -135,9 +191,16 @@ func (c *conn) takeRights(oob []byte) {
 		return
 	}
 	for i := range messages {
-		if fds, err := unix.ParseUnixRights(&messages[i]); err == nil {
-			c.inFDs = append(c.inFDs, fds...)
+		fds, err := unix.ParseUnixRights(&messages[i])
+		if err != nil {
+			continue
 		}
+		if failpoint.Fail(failpoint.PoolDescriptors) != nil {
+			closeAll(fds)
+			c.truncated = true
+			continue
+		}
+		c.inFDs = append(c.inFDs, fds...)
 	}
 }
 
@@ -156,7 +219,10 @@ func (c *conn) next() (*frame, error) {
 	}
 	nfds := int(binary.LittleEndian.Uint16(c.in[6:]))
 	if nfds > len(c.inFDs) {
-		return nil, fmt.Errorf("a frame announces %d descriptors, %d came", nfds, len(c.inFDs))
+		if !c.truncated {
+			return nil, fmt.Errorf("a frame announces %d descriptors, %d came", nfds, len(c.inFDs))
+		}
+		c.truncated, nfds = false, len(c.inFDs)
 	}
 	f := &frame{
 		kind:    frameType(binary.LittleEndian.Uint16(c.in[4:])),
@@ -177,12 +243,15 @@ func (c *conn) close() {
 	c.discard()
 	closeAll(c.inFDs)
 	c.inFDs = nil
-	_ = unix.Close(c.fd)
+	_ = closeFD(c.fd)
 	c.fd = -1
 }
 
 // socketPair makes the two ends of a channel: ours for the reactor, theirs to be sent or inherited.
 func socketPair() (ours, theirs int, err error) {
+	if err := failpoint.Fail(failpoint.PoolSocketpair); err != nil {
+		return -1, -1, err
+	}
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return -1, -1, err

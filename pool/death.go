@@ -3,18 +3,42 @@ package pool
 // How workers end: who notices, what becomes of their tasks, and who takes their place.
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
+	"github.com/theus-project/theus-go/internal/failpoint"
 	"golang.org/x/sys/unix"
 )
 
-// kill ends the process now. mu is held.
+// kill ends the process now. One that cannot be signalled takes its zygote with it: that one's end is its own, by
+// PR_SET_PDEATHSIG. mu is held.
 func (w *worker) kill() {
-	w.condemned = true
-	if w.pidfd >= 0 {
-		_ = unix.PidfdSendSignal(w.pidfd, unix.SIGKILL, nil, 0)
+	if err := w.signalKill(); err != nil {
+		w.zygote.hung(fmt.Sprintf("worker %d cannot be ended alone: %v", w.index, err))
 	}
+}
+
+// signalKill sends SIGKILL, or leaves it to onSpawned if nothing is known of the process yet.
+func (w *worker) signalKill() error {
+	w.condemned = true
+	if w.pidfdLost {
+		return errors.New("the descriptor for it was lost, this process has none left (ulimit -n)")
+	}
+	if w.pidfd < 0 {
+		return nil
+	}
+	if err := pidfdKill(w.pidfd); err != nil && !errors.Is(err, unix.ESRCH) { // ESRCH: it has ended
+		return fmt.Errorf("pidfd_send_signal: %w", err)
+	}
+	return nil
+}
+
+func pidfdKill(pidfd int) error {
+	if err := failpoint.Fail(failpoint.PoolPidfdSignal); err != nil {
+		return err
+	}
+	return unix.PidfdSendSignal(pidfd, unix.SIGKILL, nil, 0)
 }
 
 // lost is called by the reactor when the stream has ended.
@@ -27,8 +51,11 @@ func (w *worker) lost(err error) {
 	}
 	w.eof = true
 	p.reactor.remove(w.conn, w.token)
-	w.kill() // a worker without a channel is of no use; mostly it is dead already
-	w.fault = err
+	// A worker without a channel is of no use; mostly it is dead already. If it cannot be signalled, the deadline below is left.
+	_ = w.signalKill()
+	if w.fault = err; err == nil {
+		w.fault = w.conn.fault
+	}
 	if w.exited {
 		p.judge(w)
 		return
@@ -92,7 +119,7 @@ func (p *Pool) judge(w *worker) {
 		return
 	}
 	if z := p.zygote; z != nil && z == w.zygote && z.ready && !z.failed {
-		p.launchOrGiveUp(z, w.index)
+		p.launchOrGoOn(z, w.index)
 	}
 	p.dispatch()
 }
@@ -107,35 +134,36 @@ func (p *Pool) giveUp(cause string) {
 // discard gives back what the host holds of a worker. mu is held.
 func (w *worker) discard() {
 	w.judged = true
+	defer w.page.Close() // last: it panics if the books about maps are wrong
 	w.stopTimer()
 	w.pool.reactor.remove(w.conn, w.token)
 	w.conn.close()
 	if w.pidfd >= 0 {
-		_ = unix.Close(w.pidfd)
+		_ = closeFD(w.pidfd)
 		w.pidfd = -1
 	}
-	w.page.Close()
 	for id, seg := range w.known {
 		delete(w.known, id)
 		w.pool.letGo(seg)
 	}
 }
 
-// awaitDeath waits until the killed process is gone. The pidfd outlives the zygote.
+// awaitDeath waits until the killed process is gone. The pidfd outlives the zygote; it is taken from the
+// worker, which the reactor may settle, and its descriptors close, at any time.
 func (w *worker) awaitDeath(timeout time.Duration) {
 	w.pool.mu.Lock()
-	fd := -1
-	if w.pidfd >= 0 {
-		fd, _ = unix.FcntlInt(uintptr(w.pidfd), unix.F_DUPFD_CLOEXEC, 0)
-	}
-	pid := w.pid
+	fd, pid := w.pidfd, w.pid
+	w.pidfd = -1
+	lost := w.pidfdLost
 	w.pool.mu.Unlock()
-	if fd < 0 {
-		return
+	switch {
+	case fd >= 0:
+		defer func() { _ = closeFD(fd) }()
+		pollDeath(fd, timeout)
+		reapOrphan(pid)
+	case lost:
+		pollPid(pid, timeout)
 	}
-	defer unix.Close(fd)
-	pollDeath(fd, timeout)
-	reapOrphan(pid)
 }
 
 // pollDeath waits for a pidfd to say that its process has ended.
@@ -147,18 +175,44 @@ func pollDeath(pidfd int, timeout time.Duration) {
 			return
 		}
 		fds := []unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}
-		if n, err := unix.Poll(fds, int(left.Milliseconds())+1); n > 0 || (err != nil && err != unix.EINTR) {
+		if n, err := poll(fds, left); n > 0 || err != nil && !errors.Is(err, unix.EINTR) && !errors.Is(err, unix.ENOMEM) {
 			return
 		}
+	}
+}
+
+func poll(fds []unix.PollFd, timeout time.Duration) (int, error) {
+	if err := failpoint.Fail(failpoint.PoolPoll); err != nil {
+		return 0, err
+	}
+	return unix.Poll(fds, int(timeout.Milliseconds())+1)
+}
+
+// pollPid looks again and again whether a process is gone, since no descriptor tells.
+func pollPid(pid int, timeout time.Duration) {
+	for deadline := time.Now().Add(timeout); time.Now().Before(deadline); {
+		reapOrphan(pid)
+		if residentBytes(pid) == 0 { // a zombie has no memory either
+			return
+		}
+		_, _ = poll(nil, time.Millisecond)
 	}
 }
 
 // reapOrphan collects a worker that became our own child because its zygote died and we are PID 1 or a subreaper.
 func reapOrphan(pid int) {
 	if pid > 0 {
-		var status unix.WaitStatus
-		_, _ = unix.Wait4(pid, &status, unix.WNOHANG, nil) // ECHILD: it is not ours, as it should be
+		_ = wait(pid) // ECHILD: it is not ours, as it should be
 	}
+}
+
+func wait(pid int) error {
+	var status unix.WaitStatus
+	_, err := unix.Wait4(pid, &status, unix.WNOHANG, nil)
+	if said := failpoint.Fail(failpoint.PoolWait); said != nil {
+		return said
+	}
+	return err
 }
 
 func (w *worker) signal() int {
@@ -176,7 +230,10 @@ func (w *worker) exitCode() int {
 }
 
 func (w *worker) describeDeath() string {
+	var link *linkError
 	switch {
+	case errors.As(w.fault, &link):
+		return "could not be talked to (" + link.Error() + ") and was ended"
 	case w.fault != nil:
 		return "broke the protocol (" + w.fault.Error() + ") and was ended"
 	case !w.exited:

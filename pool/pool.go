@@ -3,7 +3,6 @@ package pool
 import (
 	"context"
 	"errors"
-	"fmt"
 	"sync"
 	"time"
 
@@ -43,11 +42,12 @@ func (e *BrokenError) Error() string {
 }
 
 const (
-	readyTimeout = 60 * time.Second // of the zygote: preloading may take long
-	spawnTimeout = 10 * time.Second // from SPAWN to READY
-	exitTimeout  = 5 * time.Second  // from the end of a worker's stream to EXITED
-	closeTimeout = 5 * time.Second  // for killed processes to be gone
-	maxFailures  = 3                // starts of a zygote in a row without success, then the pool is broken
+	readyTimeout = 60 * time.Second       // of the zygote: preloading may take long
+	spawnTimeout = 10 * time.Second       // from SPAWN to READY
+	exitTimeout  = 5 * time.Second        // from the end of a worker's stream to EXITED
+	closeTimeout = 5 * time.Second        // for killed processes to be gone
+	startAgain   = 100 * time.Millisecond // after a worker or zygote could not be started
+	maxFailures  = 3                      // starts of a zygote in a row without success, then the pool is broken
 	// The same for workers: they start in a millisecond, and something may be killing processes at random.
 	maxWorkerFailures = 10
 	maxLogs           = 10_000
@@ -67,6 +67,7 @@ type Pool struct {
 	giveUpLocating context.CancelFunc
 	zygote         *zygote
 	workers        []*worker // by index; nil while there is none
+	lacking        []bool    // by index: it was logged that there is none
 
 	queue      []*Task // waiting, oldest first
 	tasks      map[uint64]*Task
@@ -96,17 +97,17 @@ type Counts struct {
 
 // New makes a pool; Start brings up its processes.
 func New(options Options) (*Pool, error) {
-	r, err := newReactor()
-	if err != nil {
-		return nil, fmt.Errorf("epoll: %w", err)
-	}
 	p := &Pool{
 		options: options,
-		reactor: r,
 		workers: make([]*worker, options.Workers),
+		lacking: make([]bool, options.Workers),
 		tasks:   map[uint64]*Task{},
 		targets: map[string]*Function{},
 		ended:   make(chan struct{}),
+	}
+	var err error
+	if p.reactor, err = newReactor(&p.mu, options.OnPanic); err != nil {
+		return nil, err
 	}
 	p.locating, p.giveUpLocating = context.WithCancel(context.Background())
 	return p, nil
@@ -232,24 +233,28 @@ func (p *Pool) end() {
 	}
 	p.background.Wait()
 	p.stopReactor()
+	p.giveBack(z, workers)
+}
 
+// giveBack lets go of what the pool holds, once nobody runs any more. All is deferred: a bug in one does not keep the others.
+func (p *Pool) giveBack(z *zygote, workers []*worker) {
 	p.reactor.reading.Lock() // a caller in Look may read still
 	defer p.reactor.reading.Unlock()
 	p.mu.Lock()
+	defer p.unlock()
+	defer p.reactor.close()
+	if z != nil {
+		defer z.discard()
+	}
 	for _, w := range workers {
 		if w != nil {
-			w.discard()
+			defer w.discard()
 		}
-	}
-	if z != nil {
-		z.discard()
 	}
 	for _, f := range p.targets {
 		p.after(f.record.Release)
 	}
 	p.logs = nil
-	p.reactor.close()
-	p.unlock()
 }
 
 func (p *Pool) stopReactor() {

@@ -2,8 +2,10 @@ package pool
 
 import (
 	"sync"
+	"time"
 
-	"golang.org/x/sys/unix"
+	"github.com/theus-project/theus-go/internal/guard"
+	"github.com/theus-project/theus-go/shm"
 )
 
 // Event says that a task has ended, or that log records wait.
@@ -26,9 +28,9 @@ type Queue struct {
 
 // NewQueue makes an empty one.
 func NewQueue() (*Queue, error) {
-	fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	fd, err := newEventfd()
 	if err != nil {
-		return nil, err
+		return nil, shm.Refusal("eventfd", err)
 	}
 	return &Queue{fd: fd}, nil
 }
@@ -46,9 +48,22 @@ func (q *Queue) push(e Event) {
 	q.events = append(q.events, e)
 	if len(q.events) == 1 {
 		// Only the first event needs the write: Take empties the descriptor only when it empties the list.
-		one := [8]byte{1}
-		_, _ = unix.Write(q.fd, one[:])
+		q.raise()
 	}
+}
+
+// raise makes the descriptor readable, sooner or later: who waits for it has nothing else to be woken by. mu is held.
+func (q *Queue) raise() {
+	if signalEventfd(q.fd) == nil {
+		return
+	}
+	guard.AfterFunc(time.Millisecond, "queue", func(*guard.Panic) {}, func() {
+		q.mu.Lock()
+		defer q.mu.Unlock()
+		if len(q.events) > 0 && !q.closed {
+			q.raise()
+		}
+	})
 }
 
 // Take moves up to len(into) events, oldest first.
@@ -64,9 +79,8 @@ func (q *Queue) Take(into []Event) int {
 	rest := copy(q.events, q.events[n:])
 	clear(q.events[rest:])
 	q.events = q.events[:rest]
-	if rest == 0 && n > 0 && !q.closed {
-		var count [8]byte
-		_, _ = unix.Read(q.fd, count[:])
+	if rest == 0 && !q.closed { // also when nothing was there: it may be readable still
+		clearEventfd(q.fd)
 	}
 	return n
 }
@@ -78,6 +92,6 @@ func (q *Queue) Close() {
 	if !q.closed {
 		q.closed = true
 		q.events = nil
-		_ = unix.Close(q.fd)
+		_ = closeFD(q.fd)
 	}
 }

@@ -7,7 +7,9 @@ import (
 	"sync"
 	"time"
 
+	"github.com/theus-project/theus-go/internal/failpoint"
 	"github.com/theus-project/theus-go/internal/guard"
+	"github.com/theus-project/theus-go/shm"
 	"golang.org/x/sys/unix"
 )
 
@@ -25,6 +27,9 @@ type reactor struct {
 
 	attendance sync.Mutex // guards attending, and whether sockets are armed in outer; a leaf
 	attending  int        // callers that poll just now
+
+	onPanic func(*guard.Panic)
+	mu      sync.Locker // Pool.mu
 
 	// guarded by Pool.mu
 	next    uint64
@@ -49,8 +54,8 @@ const (
 	socketsToken = 1
 )
 
-func newReactor() (*reactor, error) {
-	r := &reactor{outer: -1, epoll: -1, wake: -1, peers: map[uint64]peer{}, done: make(chan struct{})}
+func newReactor(mu sync.Locker, onPanic func(*guard.Panic)) (*reactor, error) {
+	r := &reactor{outer: -1, epoll: -1, wake: -1, mu: mu, onPanic: onPanic, peers: map[uint64]peer{}, done: make(chan struct{})}
 	if err := r.open(); err != nil {
 		r.close()
 		return nil, err
@@ -59,22 +64,35 @@ func newReactor() (*reactor, error) {
 }
 
 func (r *reactor) open() (err error) {
-	if r.outer, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
-		return err
+	if r.outer, err = newEpoll(); err != nil {
+		return shm.Refusal("epoll_create", err)
 	}
-	if r.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
-		return err
+	if r.epoll, err = newEpoll(); err != nil {
+		return shm.Refusal("epoll_create", err)
 	}
-	if r.wake, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
-		return err
+	if r.wake, err = newEventfd(); err != nil {
+		return shm.Refusal("eventfd", err)
 	}
-	if err = control(r.outer, unix.EPOLL_CTL_ADD, r.wake, wakeToken, unix.EPOLLIN); err != nil {
-		return err
+	if err = control(r.outer, unix.EPOLL_CTL_ADD, r.wake, wakeToken, unix.EPOLLIN); err == nil {
+		err = control(r.outer, unix.EPOLL_CTL_ADD, r.epoll, socketsToken, unix.EPOLLIN)
 	}
-	return control(r.outer, unix.EPOLL_CTL_ADD, r.epoll, socketsToken, unix.EPOLLIN)
+	if err != nil {
+		return shm.Refusal("epoll_ctl", err)
+	}
+	return nil
+}
+
+func newEpoll() (int, error) {
+	if err := failpoint.Fail(failpoint.PoolEpollCreate); err != nil {
+		return -1, err
+	}
+	return unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 }
 
 func control(epoll, op, fd int, token uint64, events uint32) error {
+	if err := failpoint.Fail(failpoint.PoolEpollControl); err != nil {
+		return err
+	}
 	event := unix.EpollEvent{Events: events, Fd: int32(token), Pad: int32(token >> 32)}
 	return unix.EpollCtl(epoll, op, fd, &event)
 }
@@ -91,12 +109,37 @@ func (r *reactor) attendedBy(n int) {
 	defer r.attendance.Unlock()
 	before := r.attending
 	r.attending += n
-	switch {
-	case before == 0:
-		_ = control(r.outer, unix.EPOLL_CTL_MOD, r.epoll, socketsToken, 0)
-	case r.attending == 0:
-		_ = control(r.outer, unix.EPOLL_CTL_MOD, r.epoll, socketsToken, unix.EPOLLIN)
+	if before == 0 || r.attending == 0 {
+		r.attendSockets()
 	}
+}
+
+// attendSockets has the reactor woken by sockets, unless callers poll. attendance is held.
+func (r *reactor) attendSockets() {
+	events := uint32(unix.EPOLLIN)
+	if r.attending > 0 {
+		events = 0
+	}
+	if r.outer < 0 {
+		return
+	}
+	if err := control(r.outer, unix.EPOLL_CTL_MOD, r.epoll, socketsToken, events); err != nil {
+		r.refused("epoll_ctl", err, &r.attendance, r.attendSockets)
+	}
+}
+
+// refused has something tried again that must not fail, or somebody is never woken. Only a lack of memory is a
+// reason to try again; what else the kernel may say is a bug, and told as one.
+func (r *reactor) refused(call string, err error, lock sync.Locker, again func()) {
+	if !errors.Is(err, unix.ENOMEM) && !errors.Is(err, unix.EAGAIN) {
+		r.onPanic(&guard.Panic{Where: call, Value: err})
+		return
+	}
+	guard.AfterFunc(time.Millisecond, call, r.onPanic, func() {
+		lock.Lock()
+		defer lock.Unlock()
+		again()
+	})
 }
 
 // add registers a connection. Pool.mu is held.
@@ -132,8 +175,11 @@ func (r *reactor) arm(c *conn, token uint64, writable bool) {
 	if writable {
 		events |= unix.EPOLLOUT
 	}
-	if c.fd >= 0 {
-		_ = control(r.epoll, unix.EPOLL_CTL_MOD, c.fd, token, events)
+	if c.fd < 0 || r.peers[token] == nil {
+		return
+	}
+	if err := control(r.epoll, unix.EPOLL_CTL_MOD, c.fd, token, events); err != nil {
+		r.refused("epoll_ctl", err, r.mu, func() { r.arm(c, token, len(c.out) > 0) })
 	}
 }
 
@@ -155,9 +201,14 @@ func (r *reactor) post(f func()) bool {
 	return true
 }
 
+// kick wakes the reactor. Pool.mu is held.
 func (r *reactor) kick() {
-	one := [8]byte{1}
-	_, _ = unix.Write(r.wake, one[:])
+	if r.wake < 0 {
+		return
+	}
+	if err := signalEventfd(r.wake); err != nil {
+		r.refused("eventfd", err, r.mu, r.kick)
+	}
 }
 
 // react is the reactor's goroutine. It ends when the pool has stopped it.
@@ -168,7 +219,7 @@ func (p *Pool) react() {
 	defer close(r.done)
 	events := make([]unix.EpollEvent, 2)
 	for {
-		n, err := unix.EpollWait(r.outer, events, -1)
+		n, err := r.await(events)
 		if err != nil && !errors.Is(err, unix.EINTR) {
 			p.options.OnPanic(&guard.Panic{Where: "epoll_wait", Value: err})
 			return
@@ -184,20 +235,35 @@ func (p *Pool) react() {
 	}
 }
 
+func (r *reactor) await(events []unix.EpollEvent) (int, error) {
+	if err := failpoint.Fail(failpoint.PoolEpollWait); err != nil {
+		return 0, err
+	}
+	return unix.EpollWait(r.outer, events, -1)
+}
+
 // readReady handles what has come on all sockets, without waiting. reading is held, and let go of, whatever happens.
 func (p *Pool) readReady() {
 	defer p.reactor.reading.Unlock()
 	var events [16]unix.EpollEvent
-	n, _ := unix.EpollWait(p.reactor.epoll, events[:], 0)
+	n := p.reactor.look(events[:])
 	for i := range max(n, 0) {
 		p.serve(tokenOf(&events[i]), events[i].Events)
 	}
 }
 
+// look gives the sockets that something has come on. What cannot be told now is told next time: they stay readable.
+func (r *reactor) look(events []unix.EpollEvent) int {
+	if failpoint.Fail(failpoint.PoolEpollLook) != nil {
+		return 0
+	}
+	n, _ := unix.EpollWait(r.epoll, events, 0)
+	return n
+}
+
 // runPosted runs what was posted and reports whether the reactor is to end.
 func (p *Pool) runPosted() (stop bool) {
-	var count [8]byte
-	_, _ = unix.Read(p.reactor.wake, count[:])
+	clearEventfd(p.reactor.wake)
 	p.mu.Lock()
 	posted := p.reactor.posted
 	p.reactor.posted = nil
@@ -275,7 +341,7 @@ func (r *reactor) close() {
 	defer r.attendance.Unlock()
 	for _, fd := range []*int{&r.outer, &r.epoll, &r.wake} {
 		if *fd >= 0 {
-			_ = unix.Close(*fd)
+			_ = closeFD(*fd)
 			*fd = -1
 		}
 	}

@@ -8,7 +8,6 @@ import (
 	"fmt"
 
 	"github.com/theus-project/theus-go/shm"
-	"golang.org/x/sys/unix"
 )
 
 // kinds of FETCH and statuses of FETCHED
@@ -214,7 +213,7 @@ func (w *worker) onAlloc(request uint64, d *decoder) error {
 		defer p.unlock()
 		t := p.tasks[id]
 		if err == nil && (w.judged || t == nil || t.worker != w) {
-			_ = unix.Close(writer)
+			_ = closeFD(writer)
 			p.after(seg.Unref)
 			err = errors.New("this task has ended")
 		}

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"syscall"
 
+	"github.com/theus-project/theus-go/internal/failpoint"
 	"github.com/theus-project/theus-go/internal/guard"
 	"golang.org/x/sys/unix"
 )
@@ -35,7 +36,7 @@ var spawner = sync.OnceValue(func() chan<- spawnRequest {
 		runtime.LockOSThread()
 		for r := range requests {
 			HostForks.Lock()
-			process, err := os.StartProcess(r.path, r.args, r.attr)
+			process, err := forkAndExec(&r)
 			HostForks.Unlock()
 			r.reply <- spawnReply{process, err}
 		}
@@ -46,13 +47,13 @@ var spawner = sync.OnceValue(func() chan<- spawnRequest {
 // startProcess starts a child that dies with this process: stdin is /dev/null, stdout and stderr are ours, descriptor 3 is
 // extra. It leads a process group of its own, so a terminal's Ctrl-C does not reach it.
 func startProcess(path string, args, env []string, extra int) (*os.Process, error) {
-	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	third := os.NewFile(uintptr(extra), "socket")
+	defer third.Close()
+	null, err := openNull()
 	if err != nil {
 		return nil, err
 	}
 	defer null.Close()
-	third := os.NewFile(uintptr(extra), "socket")
-	defer third.Close()
 	request := spawnRequest{
 		path: path,
 		args: args,
@@ -68,10 +69,32 @@ func startProcess(path string, args, env []string, extra int) (*os.Process, erro
 	return reply.process, reply.err
 }
 
+func forkAndExec(r *spawnRequest) (*os.Process, error) {
+	if err := failpoint.Fail(failpoint.PoolStartProcess); err != nil {
+		return nil, err
+	}
+	return os.StartProcess(r.path, r.args, r.attr)
+}
+
+func openNull() (*os.File, error) {
+	if err := failpoint.Fail(failpoint.PoolOpenNull); err != nil {
+		return nil, err
+	}
+	return os.OpenFile(os.DevNull, os.O_RDWR, 0)
+}
+
 // orNull is f, or /dev/null when the host has closed that descriptor.
 func orNull(f *os.File, fd int, null *os.File) *os.File {
-	if _, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err != nil {
+	if !isOpen(fd) {
 		return null
 	}
 	return f
+}
+
+func isOpen(fd int) bool {
+	if failpoint.Fail(failpoint.PoolGetDescriptorFlags) != nil {
+		return false
+	}
+	_, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0)
+	return err == nil
 }

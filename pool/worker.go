@@ -3,10 +3,12 @@ package pool
 import (
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
+	"github.com/theus-project/theus-go/internal/failpoint"
 	"github.com/theus-project/theus-go/internal/guard"
 	"github.com/theus-project/theus-go/shm"
 	"golang.org/x/sys/unix"
@@ -22,8 +24,9 @@ type worker struct {
 	token  uint64
 	page   *shm.Page // what it runs, written by the worker alone
 
-	pid   int
-	pidfd int // -1 until the zygote has sent it
+	pid       int
+	pidfd     int  // -1 until the zygote has sent it
+	pidfdLost bool // it was sent, but this process had no descriptor left
 
 	ready     bool
 	condemned bool // SIGKILL was sent
@@ -53,7 +56,7 @@ func (p *Pool) launch(z *zygote, index int) error {
 		closeAll([]int{ours, theirs})
 		return err
 	}
-	pageFD, err := unix.FcntlInt(uintptr(page.FD()), unix.F_DUPFD_CLOEXEC, 0)
+	pageFD, err := duplicate(page.FD())
 	if err != nil {
 		closeAll([]int{ours, theirs})
 		page.Close()
@@ -88,22 +91,41 @@ func (p *Pool) launch(z *zygote, index int) error {
 	return nil
 }
 
-// launchOrGiveUp launches a worker; without descriptors for it the pool goes on with those that it has. mu is held.
-func (p *Pool) launchOrGiveUp(z *zygote, index int) {
+func duplicate(fd int) (int, error) {
+	if err := failpoint.Fail(failpoint.PoolDuplicate); err != nil {
+		return -1, err
+	}
+	return unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+}
+
+// launchOrGoOn launches a worker; without descriptors for it the pool goes on with those that it has. mu is held.
+func (p *Pool) launchOrGoOn(z *zygote, index int) {
 	if err := p.launch(z, index); err != nil {
-		p.goOnWithout(index, err)
+		p.goOnWithout(z, index, err)
 	}
 }
 
-// goOnWithout leaves a worker's place empty, as long as there are others. mu is held.
-func (p *Pool) goOnWithout(index int, err error) {
-	for _, w := range p.workers {
-		if w != nil {
-			p.log(LogRecord{Worker: index, Level: 30, Logger: "theus", Message: fmt.Sprintf("worker %d cannot be started, the pool goes on without it: %v", index, err)})
+// goOnWithout leaves a worker's place empty for a while: what it lacked, descriptors or processes, others may give back. If
+// there is no other worker it gives up after some tries. mu is held.
+func (p *Pool) goOnWithout(z *zygote, index int, err error) {
+	if !slices.ContainsFunc(p.workers, func(w *worker) bool { return w != nil }) {
+		p.failures++
+		if p.failures >= maxWorkerFailures {
+			p.giveUp(err.Error())
 			return
 		}
 	}
-	p.giveUp(err.Error())
+	if !p.lacking[index] {
+		p.lacking[index] = true
+		p.log(LogRecord{Worker: index, Level: 30, Logger: "theus", Message: fmt.Sprintf("worker %d cannot be started for now, the pool goes on without it: %v", index, err)})
+	}
+	guard.AfterFunc(startAgain, "worker start", p.options.OnPanic, func() {
+		p.mu.Lock()
+		defer p.unlock()
+		if p.zygote == z && z.ready && !z.failed && !p.ending && p.broken == nil && p.workers[index] == nil {
+			p.launchOrGoOn(z, index)
+		}
+	})
 }
 
 // within runs f, with mu held, unless the timer is replaced or stopped first.
@@ -281,11 +303,18 @@ func (w *worker) stateName() string {
 
 // residentBytes reads a process's resident set size; 0 when it is gone.
 func residentBytes(pid int) uint64 {
-	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))
+	data, err := readFile(fmt.Sprintf("/proc/%d/statm", pid))
 	fields := strings.Fields(string(data))
 	if err != nil || len(fields) < 2 {
 		return 0
 	}
 	pages, _ := strconv.ParseUint(fields[1], 10, 64)
 	return pages * uint64(os.Getpagesize())
+}
+
+func readFile(name string) ([]byte, error) {
+	if err := failpoint.Fail(failpoint.PoolReadFile); err != nil {
+		return nil, err
+	}
+	return os.ReadFile(name)
 }

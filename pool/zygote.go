@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/theus-project/theus-go/internal/failpoint"
 	"github.com/theus-project/theus-go/internal/guard"
 	"golang.org/x/sys/unix"
 )
@@ -39,24 +40,17 @@ func (p *Pool) startZygote() {
 	defer p.unlock()
 	if p.ending {
 		if z != nil {
-			z.kill()
-			p.after(func() { // still on this goroutine, which Close waits for
-				z.awaitDeath(closeTimeout)
-				p.reactor.reading.Lock() // its end has the reactor read what is left
-				defer p.reactor.reading.Unlock()
-				z.conn.close()
-			})
+			z.abandonUnread()
 		}
 		return
 	}
 	if err != nil {
-		p.giveUp(err.Error())
+		p.startAgainOrGiveUp(err)
 		return
 	}
 	if z.token, err = p.reactor.add(z); err != nil {
-		z.kill()
-		p.reactor.post(z.conn.close)
-		p.giveUp("epoll_ctl: " + err.Error())
+		z.abandonUnread()
+		p.startAgainOrGiveUp(fmt.Errorf("epoll_ctl: %w", err))
 		return
 	}
 	p.zygote = z
@@ -65,6 +59,43 @@ func (p *Pool) startZygote() {
 		if !z.ready {
 			z.hung(fmt.Sprintf("it was not ready after %v; a module in preload may hang", readyTimeout))
 		}
+	})
+}
+
+// startAgainOrGiveUp has a zygote started again in a moment, if what it lacked may be there by then. mu is held.
+func (p *Pool) startAgainOrGiveUp(err error) {
+	p.failures++
+	if !scarce(err) || p.failures >= maxFailures {
+		p.giveUp(err.Error())
+		return
+	}
+	guard.AfterFunc(startAgain, "zygote start", p.options.OnPanic, func() {
+		p.mu.Lock()
+		defer p.unlock()
+		if !p.ending && p.broken == nil {
+			p.inBackground("zygote start", p.startZygote)
+		}
+	})
+}
+
+// scarce tells errors of a bad moment: others may give back what was lacking.
+func scarce(err error) bool {
+	for _, errno := range []unix.Errno{unix.EAGAIN, unix.EMFILE, unix.ENFILE, unix.ENOMEM} {
+		if errors.Is(err, errno) {
+			return true
+		}
+	}
+	return false
+}
+
+// abandonUnread ends a zygote that nothing was asked of. mu is held, by the goroutine that has started it.
+func (z *zygote) abandonUnread() {
+	z.kill()
+	z.pool.after(func() { // still on this goroutine, which Close waits for
+		z.awaitDeath(closeTimeout)
+		z.pool.reactor.reading.Lock() // its end has the reactor read what is left
+		defer z.pool.reactor.reading.Unlock()
+		z.conn.close()
 	})
 }
 
@@ -82,13 +113,13 @@ func (p *Pool) newZygote() (*zygote, error) {
 	args := slices.Concat([]string{o.Python}, interpreterFlags(o.Env), []string{o.WorkerMain, "3"})
 	process, err := startProcess(o.Python, args, interpreterEnv(o.Env), theirs)
 	if err != nil {
-		_ = unix.Close(ours)
+		_ = closeFD(ours)
 		return nil, fmt.Errorf("%s: %w", o.Python, err)
 	}
 	z := &zygote{pool: p, conn: &conn{fd: ours, maxPayload: maxConfig}, process: process, ended: make(chan struct{})}
 	p.spawn("zygote wait", func() {
 		// ECHILD: someone in the host waits for all children and was faster; the end is what counts.
-		state, err := process.Wait()
+		state, err := waitProcess(process)
 		p.mu.Lock()
 		switch {
 		case z.status != "": // it was ended, for that reason
@@ -103,6 +134,14 @@ func (p *Pool) newZygote() (*zygote, error) {
 		p.mu.Unlock()
 	})
 	return z, nil
+}
+
+func waitProcess(process *os.Process) (*os.ProcessState, error) {
+	state, err := process.Wait()
+	if said := failpoint.Fail(failpoint.PoolWaitProcess); said != nil {
+		return nil, said
+	}
+	return state, err
 }
 
 func (z *zygote) sendConfig() {
@@ -173,7 +212,7 @@ func (z *zygote) received(f *frame) error {
 			if w != nil && w.id == f.id {
 				w.discard()
 				z.pool.workers[i] = nil
-				z.pool.goOnWithout(i, errors.New("the zygote cannot fork: "+reason))
+				z.pool.goOnWithout(z, i, errors.New("the zygote cannot fork: "+reason))
 			}
 		}
 		return nil
@@ -227,7 +266,7 @@ func (z *zygote) onReady(payload []byte) error {
 	}
 	for i, w := range p.workers {
 		if w == nil && !p.ending {
-			p.launchOrGiveUp(z, i)
+			p.launchOrGoOn(z, i)
 		}
 	}
 	return nil
@@ -235,19 +274,26 @@ func (z *zygote) onReady(payload []byte) error {
 
 func (z *zygote) onSpawned(f *frame, d *decoder) error {
 	pid := d.u32()
-	if err := d.end(); err != nil || len(f.fds) != 1 {
+	if err := d.end(); err != nil || len(f.fds) > 1 {
 		closeAll(f.fds)
-		return errors.Join(err, errors.New("SPAWNED without its pidfd"))
+		return errors.Join(err, errors.New("SPAWNED has more than its pidfd"))
 	}
 	w := z.worker(f.id)
 	if w == nil {
-		_ = unix.PidfdSendSignal(f.fds[0], unix.SIGKILL, nil, 0)
+		for _, pidfd := range f.fds {
+			_ = pidfdKill(pidfd)
+		}
 		closeAll(f.fds)
 		return nil
 	}
 	z.pool.mu.Lock()
 	defer z.pool.mu.Unlock()
-	w.pid, w.pidfd = int(pid), f.fds[0]
+	w.pid = int(pid)
+	if len(f.fds) == 1 {
+		w.pidfd = f.fds[0]
+	} else { // it did not fit; the worker can do without until it has to be ended
+		w.pidfdLost = true
+	}
 	if w.condemned || w.judged {
 		w.kill()
 	}
@@ -265,12 +311,21 @@ func (z *zygote) hung(why string) {
 }
 
 func (z *zygote) kill() {
-	// os.Process signals through a pidfd, so a reused pid is not hit; an error means that it is gone.
-	_ = z.process.Kill()
+	if err := killProcess(z.process); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		z.conn.cut() // it ends when it finds the end of the stream
+	}
+}
+
+// killProcess goes through a pidfd that os.Process has, so a reused pid is not hit.
+func killProcess(process *os.Process) error {
+	if err := failpoint.Fail(failpoint.PoolKillProcess); err != nil {
+		return err
+	}
+	return process.Kill()
 }
 
 // lost is called by the reactor when the zygote's stream has ended: it is dead or will be. Its workers carry PDEATHSIG towards it and die as well.
-func (z *zygote) lost(error) {
+func (z *zygote) lost(err error) {
 	p := z.pool
 	p.mu.Lock()
 	defer p.unlock()
@@ -280,6 +335,12 @@ func (z *zygote) lost(error) {
 	}
 	z.failed = true
 	z.stopTimer()
+	if err == nil {
+		err = z.conn.fault
+	}
+	if err != nil && z.status == "" {
+		z.status = "was ended: " + err.Error()
+	}
 	z.kill()
 	p.reactor.remove(z.conn, z.token)
 	var orphans []*worker

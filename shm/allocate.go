@@ -36,8 +36,10 @@ func allocatePages(allocate allocator, fd int, size int64, cancel func() error, 
 		case errors.Is(err, syscall.EOPNOTSUPP), errors.Is(err, syscall.ENOSYS):
 			return &KernelError{Feature: "fallocate on shared memory", Err: err,
 				Advice: "theus needs memory that is there when it is used; use a kernel or sandbox with fallocate"}
+		case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.ENOMEM):
+			return err // the caller knows whose memory it is
 		case err != nil:
-			return err
+			return &KernelError{Feature: "fallocate on shared memory", Err: err, Advice: "check the sandbox and the limits of the process"}
 		}
 		offset += n
 		piece = min(piece*2, largestPiece)

@@ -15,15 +15,13 @@ type cgroup struct {
 	name    string // as /proc/self/cgroup would give it
 	dir     string
 	own     bool // directly
+	machine *machine
 }
 
 // cgroups gives the groups around this process, innermost first, in as much as
 // the mounted file systems show them.
 func (m *machine) cgroups() []cgroup {
-	membership, err := readFile(m.path("/proc/self/cgroup"))
-	if err != nil {
-		return nil
-	}
+	membership := m.read(m.path("/proc/self/cgroup"))
 	if m.mounts == nil {
 		m.mounts = m.cgroupMounts()
 	}
@@ -48,10 +46,7 @@ func (m *machine) cgroups() []cgroup {
 // cgroupMounts gives the lines of mountinfo that are about cgroups. A machine
 // with many containers has thousands of others.
 func (m *machine) cgroupMounts() []byte {
-	text, err := readFile(m.path("/proc/self/mountinfo"))
-	if err != nil {
-		return nil
-	}
+	text := m.read(m.path("/proc/self/mountinfo"))
 	var kept []byte
 	for line := range bytes.Lines(text) {
 		if bytes.Contains(line, []byte(" - cgroup")) {
@@ -70,7 +65,7 @@ func (m *machine) ancestors(version, name string) []cgroup {
 	var all []cgroup
 	name = path.Clean("/" + name)
 	for {
-		all = append(all, cgroup{version: version, name: name, own: len(all) == 0,
+		all = append(all, cgroup{version: version, name: name, own: len(all) == 0, machine: m,
 			dir: m.path(path.Join(point, below))})
 		if below == "/" {
 			return all
@@ -125,7 +120,7 @@ func (g cgroup) lower(least *headroom) {
 	var stat []byte
 	if g.version == "v1" && g.own {
 		// In a container this is all that shows of limits further out.
-		stat, _ = g.read("memory.stat")
+		stat = g.read("memory.stat")
 		if outer, ok := field(stat, "hierarchical_memory_limit"); ok && outer < limit {
 			limit, limitFile = outer, "hierarchical_memory_limit"
 		}
@@ -135,7 +130,7 @@ func (g cgroup) lower(least *headroom) {
 		return
 	}
 	if stat == nil {
-		stat, _ = g.read("memory.stat")
+		stat = g.read("memory.stat")
 	}
 	a, _ := field(stat, active)
 	i, _ := field(stat, inactive)
@@ -151,21 +146,14 @@ func (g cgroup) countsUs() bool {
 	if g.own || g.version != "v1" {
 		return true
 	}
-	text, err := g.read("memory.use_hierarchy")
-	return err != nil || strings.TrimSpace(string(text)) != "0"
+	return strings.TrimSpace(string(g.read("memory.use_hierarchy"))) != "0"
 }
 
-func (g cgroup) read(file string) ([]byte, error) {
-	return readFile(g.dir + "/" + file)
-}
+func (g cgroup) read(file string) []byte { return g.machine.read(g.dir + "/" + file) }
 
 // number reads a file of one number. "max" is none.
 func (g cgroup) number(file string) (uint64, bool) {
-	text, err := g.read(file)
-	if err != nil {
-		return 0, false
-	}
-	n, err := strconv.ParseUint(strings.TrimSpace(string(text)), 10, 64)
+	n, err := strconv.ParseUint(strings.TrimSpace(string(g.read(file))), 10, 64)
 	return n, err == nil
 }
 

@@ -117,6 +117,15 @@ func (e *KernelError) Error() string {
 // Unwrap gives the kernel's answer.
 func (e *KernelError) Unwrap() error { return e.Err }
 
+// Refusal tells a system call of another package that the kernel refused as what it is: a *LimitError if
+// descriptors have run out, else a *KernelError.
+func Refusal(call string, err error) error {
+	if limit := descriptorLimit(err); limit != nil {
+		return limit
+	}
+	return &KernelError{Feature: call, Err: err, Advice: "check the sandbox and the limits of the process"}
+}
+
 // readable writes a number of bytes the way people say it.
 func readable(n uint64) string {
 	const units = "KMGTPE"

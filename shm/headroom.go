@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strconv"
 	"syscall"
+
+	"github.com/theus-project/theus-go/internal/failpoint"
 )
 
 // headroom is how many bytes can still be allocated, and what says so.
@@ -24,13 +26,19 @@ func readHeadroom(root string) func() (headroom, error) {
 	return m.headroom
 }
 
+// machine is read by one goroutine at a time.
 type machine struct {
 	root   string
 	mounts []byte // of cgroups; they stay where they are while a process runs
+	short  error  // what a file could not be read for, though it may be there
 }
 
 func (m *machine) headroom() (headroom, error) {
+	m.short = nil
 	available, err := m.memAvailable()
+	if scarce(err) {
+		return headroom{}, unreadable(err)
+	}
 	if err != nil {
 		return headroom{}, &KernelError{Feature: "reading /proc/meminfo", Err: err,
 			Advice: "mount /proc; without it nothing says how much memory is left"}
@@ -39,7 +47,38 @@ func (m *machine) headroom() (headroom, error) {
 	for _, g := range m.cgroups() {
 		g.lower(&least)
 	}
+	if m.short != nil {
+		return headroom{}, unreadable(m.short)
+	}
 	return least, nil
+}
+
+// read gives a file that need not be there, nor be ours to read; then it gives nil. That
+// a descriptor is lacking just now is something else: past a limit that was overlooked the kernel kills.
+func (m *machine) read(name string) []byte {
+	text, err := readFile(name)
+	if scarce(err) {
+		m.short = err
+	}
+	return text
+}
+
+func unreadable(err error) error {
+	if limit := descriptorLimit(err); limit != nil {
+		return limit
+	}
+	return &KernelError{Feature: "reading how much memory is left", Err: err,
+		Advice: "the kernel is short of memory for itself; let go of some and try again"}
+}
+
+// scarce tells that the kernel was asked at a bad moment: the same question may have another answer later.
+func scarce(err error) bool {
+	for _, errno := range []syscall.Errno{syscall.EMFILE, syscall.ENFILE, syscall.ENOMEM, syscall.EINTR} {
+		if errors.Is(err, errno) {
+			return true
+		}
+	}
+	return false
 }
 
 func (m *machine) memAvailable() (uint64, error) {
@@ -73,14 +112,14 @@ func field(text []byte, name string) (uint64, bool) {
 // readFile is os.ReadFile without its polling, which costs more than reading
 // the small files of /proc and cgroups.
 func readFile(name string) ([]byte, error) {
-	fd, err := syscall.Open(name, syscall.O_RDONLY|syscall.O_CLOEXEC, 0)
+	fd, err := openFile(name)
 	if err != nil {
 		return nil, &os.PathError{Op: "open", Path: name, Err: err}
 	}
-	defer func() { _ = syscall.Close(fd) }()
+	defer closeFD(fd)
 	text := make([]byte, 0, 4096)
 	for {
-		n, err := syscall.Read(fd, text[len(text):cap(text)])
+		n, err := readSome(fd, text[len(text):cap(text)])
 		switch {
 		case errors.Is(err, syscall.EINTR):
 		case err != nil:
@@ -91,4 +130,18 @@ func readFile(name string) ([]byte, error) {
 			text = slices.Grow(text[:len(text)+n], 1024)
 		}
 	}
+}
+
+func openFile(name string) (int, error) {
+	if err := failpoint.Fail(failpoint.ShmOpenFile); err != nil {
+		return -1, err
+	}
+	return syscall.Open(name, syscall.O_RDONLY|syscall.O_CLOEXEC, 0)
+}
+
+func readSome(fd int, into []byte) (int, error) {
+	if err := failpoint.Fail(failpoint.ShmReadFile); err != nil {
+		return -1, err
+	}
+	return syscall.Read(fd, into)
 }

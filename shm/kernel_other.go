@@ -19,7 +19,7 @@ const (
 var errNotLinux = &KernelError{Feature: "shared memory", Err: errors.ErrUnsupported,
 	Advice: "theus needs Linux (on Windows: WSL2)"}
 
-func probeKernel() Features { return Features{} }
+func probeKernel() (Features, error) { return Features{}, nil }
 
 func newMemory() (fd int, sealable bool, err error) { return -1, false, errNotLinux }
 
@@ -34,6 +34,8 @@ func fallocate(fd int, offset, n int64) error { return errNotLinux }
 func readLease(fd int) error { return errNotLinux }
 
 func closeFD(fd int) {}
+
+func descriptorLimit(err error) error { return nil }
 
 func maxMappings() int64 { return math.MaxInt64 }
 

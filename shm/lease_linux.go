@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/theus-project/theus-go/internal/failpoint"
 	"golang.org/x/sys/unix"
 )
 
@@ -30,14 +31,28 @@ func readLease(fd int) error {
 // process; SIGURG is ignored by default, and the Go runtime uses it anyway. Giving
 // a lease back resets the choice, so it is made each time.
 func takeReadLease(fd int) error {
-	if _, err := unix.FcntlInt(uintptr(fd), unix.F_SETSIG, int(unix.SIGURG)); err != nil {
+	if err := setSignal(fd); err != nil {
+		return err
+	}
+	if err := failpoint.Fail(failpoint.ShmSetLease); err != nil {
 		return err
 	}
 	_, err := unix.FcntlInt(uintptr(fd), unix.F_SETLEASE, unix.F_RDLCK)
 	return err
 }
 
+func setSignal(fd int) error {
+	if err := failpoint.Fail(failpoint.ShmSetSignal); err != nil {
+		return err
+	}
+	_, err := unix.FcntlInt(uintptr(fd), unix.F_SETSIG, int(unix.SIGURG))
+	return err
+}
+
 func giveLeaseBack(fd int) error {
+	if err := failpoint.Fail(failpoint.ShmGiveLeaseBack); err != nil {
+		return err
+	}
 	_, err := unix.FcntlInt(uintptr(fd), unix.F_SETLEASE, unix.F_UNLCK)
 	return err
 }

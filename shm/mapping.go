@@ -66,9 +66,10 @@ func (m *mapping) close() {
 	if m.addr == 0 {
 		return
 	}
-	if err := unmap(m.addr, m.size); err != nil {
+	was := *m
+	*m = mapping{} // also after a refusal: who closes it again finds nothing
+	if err := unmap(was.addr, was.size); err != nil {
 		panic("shm: unmap: " + err.Error())
 	}
 	mappings.release()
-	*m = mapping{}
 }

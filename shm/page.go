@@ -1,6 +1,10 @@
 package shm
 
-import "sync"
+import (
+	"errors"
+	"sync"
+	"syscall"
+)
 
 // PageSize is the size of a status page.
 const PageSize = 4096
@@ -32,7 +36,11 @@ func (p *Page) prepare(sealable bool) (err error) {
 	if err := resize(p.fd, PageSize); err != nil {
 		return err
 	}
-	if err := allocatePages(fallocate, p.fd, PageSize, nil, func(int64) {}); err != nil {
+	err = allocatePages(fallocate, p.fd, PageSize, nil, func(int64) {})
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.ENOMEM) {
+		return &KernelError{Feature: "allocating a status page", Err: err, Advice: "no memory is left; let go of arrays, or give the process more"}
+	}
+	if err != nil {
 		return err
 	}
 	if sealable {
@@ -72,7 +80,7 @@ func (p *Page) Close() {
 		return
 	}
 	p.last = load64(p.m.addr)
-	p.m.close()
 	closeFD(p.fd)
 	p.fd = -1
+	p.m.close()
 }

@@ -14,6 +14,37 @@ type Features struct {
 }
 
 // Probe tries each feature once, on files of one page, and remembers the outcome.
-func Probe() Features { return probe() }
+func Probe() Features {
+	f, _ := probe.ask()
+	return f
+}
 
-var probe = sync.OnceValue(probeKernel)
+// Ready tells whether the kernel could be asked. While the process has no descriptor left it could not, and a
+// heap made then would do without every feature: seals too. *LimitError, *KernelError.
+func Ready() error {
+	_, err := probe.ask()
+	return err
+}
+
+var probe prober
+
+// prober remembers an answer, but not that there was none.
+type prober struct {
+	mu       sync.Mutex // guards the rest
+	asked    bool
+	features Features
+}
+
+func (p *prober) ask() (Features, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.asked {
+		return p.features, nil
+	}
+	f, err := probeKernel()
+	if err != nil {
+		return f, err
+	}
+	p.asked, p.features = true, f
+	return f, nil
+}

@@ -4,76 +4,99 @@ import (
 	"errors"
 	"os"
 
+	"github.com/theus-project/theus-go/internal/failpoint"
 	"golang.org/x/sys/unix"
 )
 
-func probeKernel() Features {
-	var f Features
+// probeKernel gives an error when there can be no memory files, or something was lacking that says nothing about the kernel.
+func probeKernel() (f Features, err error) {
+	var a asking
 	size := int64(os.Getpagesize())
-	if fd, err := unix.MemfdCreate("theus", unix.MFD_CLOEXEC|unix.MFD_NOEXEC_SEAL); err == nil {
-		f.NoexecSeal = true
-		closeFD(fd)
+	plain, err := memfdCreate(unix.MFD_CLOEXEC | unix.MFD_NOEXEC_SEAL)
+	if f.NoexecSeal = a.yes(err); f.NoexecSeal {
+		closeFD(plain)
 	}
 	fd, sealable, err := newMemory()
-	if err != nil {
-		return f
+	if err != nil { // and so will every segment
+		return f, err
 	}
 	defer closeFD(fd)
 	f.Memfd = sealable
-	if resize(fd, size) != nil {
-		return f
+	if err := resize(fd, size); err != nil {
+		return f, err
 	}
-	f.Fallocate = fallocate(fd, 0, size) == nil
-	f.DontUnmapMove = probeMove(fd, size)
-	f.FutureWrite = sealable && probeFutureWrite(fd, size)
-	f.Leases = probeLeases(fd)
-	return f
+	f.Fallocate = a.yes(allocatePages(fallocate, fd, size, nil, func(int64) {}))
+	f.DontUnmapMove = a.move(fd, size)
+	f.FutureWrite = sealable && a.futureWrite(fd, size)
+	f.Leases = a.leases(fd)
+	return f, a.short
 }
 
-func probeMove(fd int, size int64) bool {
+// asking is a series of questions to the kernel.
+type asking struct{ short error } // what was lacking to ask one of them
+
+func (a *asking) yes(err error) bool {
+	switch {
+	case !scarce(err) || a.short != nil:
+	case descriptorLimit(err) != nil:
+		a.short = descriptorLimit(err)
+	default:
+		a.short = &KernelError{Feature: "asking the kernel for its features", Err: err,
+			Advice: "it is short of memory for itself; let go of some and try again"}
+	}
+	return err == nil
+}
+
+func (a *asking) move(fd int, size int64) bool {
 	old, err := makeMap(size, func() (uintptr, error) { return mapShared(fd, size, true) })
-	if err != nil {
+	if !a.yes(err) {
 		return false
 	}
 	defer old.close()
 	moved, err := makeMap(size, func() (uintptr, error) { return moveAside(old.addr, size) })
-	if err != nil {
+	if !a.yes(err) {
 		return false
 	}
 	moved.close()
 	return true
 }
 
-// probeFutureWrite believes the seal only if it has its effect.
-func probeFutureWrite(fd int, size int64) bool {
-	if seal(fd, sealFutureWrite) != nil {
+// futureWrite believes the seal only if it has its effect.
+func (a *asking) futureWrite(fd int, size int64) bool {
+	if !a.yes(seal(fd, sealFutureWrite)) {
 		return false
 	}
 	m, err := makeMap(size, func() (uintptr, error) { return mapShared(fd, size, true) })
 	m.close()
+	a.yes(err)
 	return errors.Is(err, unix.EPERM)
 }
 
-// probeLeases believes in leases only if one is refused while there is a writer
+// leases believes in leases only if one is refused while there is a writer
 // and granted when it is gone: a sandbox that says yes to everything proves nothing.
-func probeLeases(fd int) bool {
+func (a *asking) leases(fd int) bool {
 	reader, err := reopen(fd, unix.O_RDONLY)
-	if err != nil {
+	if !a.yes(err) {
 		return false
 	}
 	defer closeFD(reader)
 	writer, err := reopen(fd, unix.O_RDWR)
-	if err != nil {
+	if !a.yes(err) {
 		return false
 	}
-	refused := errors.Is(readLease(reader), ErrStillWritten)
+	refused := readLease(reader)
+	a.yes(refused)
 	closeFD(writer)
-	return refused && readLease(reader) == nil
+	return errors.Is(refused, ErrStillWritten) && a.yes(readLease(reader))
 }
 
 // closeFD closes a descriptor that is surely open. EINTR too means closed on Linux.
 func closeFD(fd int) {
-	if err := unix.Close(fd); errors.Is(err, unix.EBADF) {
+	err := unix.Close(fd)
+	if said := failpoint.Fail(failpoint.ShmClose); said != nil {
+		err = said
+	}
+	if errors.Is(err, unix.EBADF) {
 		panic("shm: closed a descriptor twice")
 	}
 }

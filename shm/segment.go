@@ -197,24 +197,26 @@ func (s *Segment) DoneRemote() {
 func (s *Segment) drop() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	defer func() { // also when a map could not be unmapped, which is a bug
+		if s.remotes == 0 {
+			s.charge.release()
+		} else {
+			s.charge.retire()
+		}
+	}()
 	s.close()
-	if s.remotes == 0 {
-		s.charge.release()
-	} else {
-		s.charge.retire()
-	}
 }
 
 func (s *Segment) close() {
 	s.state = dropped
-	s.w.close()
-	s.r.close()
-	s.stale.close()
-	s.aside.close()
 	if s.fd >= 0 {
 		closeFD(s.fd)
 		s.fd = -1
 	}
+	defer s.aside.close() // also when another could not be unmapped
+	defer s.stale.close()
+	defer s.r.close()
+	s.w.close()
 }
 
 // mapReadable makes R. It maps a description of its own, O_RDONLY, on which no

@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"unsafe"
 
+	"github.com/theus-project/theus-go/internal/failpoint"
 	"golang.org/x/sys/unix"
 )
 
@@ -26,7 +27,7 @@ func mapShared(fd int, size int64, writable bool) (uintptr, error) {
 	if writable {
 		prot |= unix.PROT_WRITE
 	}
-	return mapAt(fd, 0, size, prot, unix.MAP_SHARED)
+	return mapAt(failpoint.ShmMmapShared, fd, 0, size, prot, unix.MAP_SHARED)
 }
 
 // mapPrivate maps the whole file writable, at a place of the kernel's choice (at
@@ -37,18 +38,28 @@ func mapPrivate(fd int, at uintptr, size int64) (uintptr, error) {
 	if at != 0 {
 		flags |= unix.MAP_FIXED
 	}
-	return mapAt(fd, at, size, unix.PROT_READ|unix.PROT_WRITE, flags)
+	return mapAt(failpoint.ShmMmapPrivate, fd, at, size, unix.PROT_READ|unix.PROT_WRITE, flags)
 }
 
-func mapAt(fd int, at uintptr, size int64, prot, flags int) (uintptr, error) {
+func mapAt(point failpoint.Point, fd int, at uintptr, size int64, prot, flags int) (uintptr, error) {
+	if err := failpoint.Fail(point); err != nil {
+		return 0, err
+	}
 	p, err := unix.MmapPtr(fd, 0, pointer(at), uintptr(size), prot, flags)
 	if err != nil {
 		return 0, err
 	}
 	// With a large mapping a crash spends seconds on writing it to the core file.
 	// That the advice fails is no reason to refuse the memory.
-	_ = unix.Madvise(unsafe.Slice((*byte)(p), int(size)), unix.MADV_DONTDUMP)
+	_ = leaveOutOfCoreFiles(p, size)
 	return uintptr(p), nil
+}
+
+func leaveOutOfCoreFiles(p unsafe.Pointer, size int64) error {
+	if err := failpoint.Fail(failpoint.ShmMadvise); err != nil {
+		return err
+	}
+	return unix.Madvise(unsafe.Slice((*byte)(p), int(size)), unix.MADV_DONTDUMP)
 }
 
 // moveAside moves the pages of a map, with their page tables, to a new address.
@@ -56,13 +67,20 @@ func mapAt(fd int, at uintptr, size int64, prot, flags int) (uintptr, error) {
 // another thread's mmap could take the gap before the caller fills it. Linux 5.13
 // and later do this for shared maps; before it is EINVAL.
 func moveAside(addr uintptr, size int64) (uintptr, error) {
+	if err := failpoint.Fail(failpoint.ShmMremap); err != nil {
+		return 0, err
+	}
 	p, err := unix.MremapPtr(pointer(addr), uintptr(size), nil, uintptr(size),
 		unix.MREMAP_MAYMOVE|unix.MREMAP_DONTUNMAP)
 	return uintptr(p), err
 }
 
 func unmap(addr uintptr, size int64) error {
-	return unix.MunmapPtr(pointer(addr), uintptr(size))
+	err := unix.MunmapPtr(pointer(addr), uintptr(size))
+	if refused := failpoint.Fail(failpoint.ShmMunmap); refused != nil {
+		return refused
+	}
+	return err
 }
 
 // copyBytes copies n bytes between two maps.
@@ -77,17 +95,17 @@ func load64(addr uintptr) uint64 {
 
 // mapAnonymous gives zeroed memory of this process alone.
 func mapAnonymous(size int64) (uintptr, error) {
-	return mapAt(-1, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	return mapAt(failpoint.ShmMmapAnonymous, -1, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
 }
 
 // readInto reads the first n bytes of a file to an address.
 func readInto(to uintptr, fd int, n int64) error {
 	for done := int64(0); done < n; {
-		got, err := unix.Pread(fd, unsafe.Slice((*byte)(pointer(to+uintptr(done))), int(n-done)), done)
+		got, err := pread(fd, to+uintptr(done), n-done, done)
 		switch {
 		case errors.Is(err, unix.EINTR):
 		case err != nil:
-			return err
+			return &KernelError{Feature: "reading a segment", Err: err, Advice: "check the sandbox"}
 		case got == 0:
 			return io.ErrUnexpectedEOF
 		default:
@@ -95,4 +113,11 @@ func readInto(to uintptr, fd int, n int64) error {
 		}
 	}
 	return nil
+}
+
+func pread(fd int, to uintptr, n, from int64) (int, error) {
+	if err := failpoint.Fail(failpoint.ShmPread); err != nil {
+		return 0, err
+	}
+	return unix.Pread(fd, unsafe.Slice((*byte)(pointer(to)), int(n)), from)
 }
