@@ -275,7 +275,8 @@ func endOf(o *pool.Outcome) error {
 	case pool.Failed:
 		return &statusError{C.THEUS_TASK_FAILED, o.Message, map[string]any{"type": o.Type, "message": o.Text, "traceback": o.Traceback}}
 	case pool.Crashed:
-		return &statusError{C.THEUS_TASK_CRASHED, o.Message, map[string]any{"message": o.Message, "pid": o.PID, "signal": o.Signal, "exit": o.Exit, "reason": o.Reason}}
+		return &statusError{C.THEUS_TASK_CRASHED, o.Message, map[string]any{"message": o.Message, "task": o.Task, "pid": o.PID,
+			"signal": o.Signal, "exit": o.Exit, "reason": o.Reason, "oom": o.OOM, "peak_rss": o.PeakRSS}}
 	}
 	return &statusError{code: C.int32_t(o.Status), text: o.Message}
 }

@@ -87,7 +87,7 @@ typedef uint64_t theus_queue;    /* where finished tasks are announced */
 #define THEUS_ESPAWN 103    /* worker processes cannot be started; the message has the cause */
 /* the task's own: how it ended */
 #define THEUS_TASK_FAILED 200    /* it raised; theus_result gives type, text and traceback */
-#define THEUS_TASK_CRASHED 201   /* its worker died; detail: signal, exit, pid, reason */
+#define THEUS_TASK_CRASHED 201   /* its worker died; detail: task, pid, signal, exit, reason, oom, peak_rss */
 #define THEUS_TASK_TIMEOUT 202   /* it ran longer than timeout_ms; its worker was ended */
 #define THEUS_TASK_CANCELLED 203 /* theus_cancel, or the engine was closed */
 /* bugs */
@@ -371,7 +371,8 @@ int32_t theus_announce(theus_task task, theus_queue queue, uint64_t tag, theus_e
 
 /* How the task ended: THEUS_OK, and `out` has the value; or THEUS_TASK_*, and
  * err has the text and its detail {"type","message","traceback"} or
- * {"pid","signal","exit","reason"}. After THEUS_TASK_FAILED `out` holds the pickled
+ * {"task","pid","signal","exit","reason","oom","peak_rss"}: oom is true when the kernel
+ * ended the worker for want of memory, peak_rss its largest size in bytes (0: unknown). After THEUS_TASK_FAILED `out` holds the pickled
  * exception, if it could be pickled (else codec NONE). Does not block: THEUS_EPENDING. */
 int32_t theus_result(theus_task task, theus_value *out, theus_error *err);
 

@@ -38,8 +38,10 @@ func (w *worker) onReady(d *decoder) error {
 		return err
 	}
 	p := w.pool
+	groups := p.oom.Watch(int(pid)) // reads files: outside the lock
 	p.mu.Lock()
 	defer p.unlock()
+	w.groups = groups
 	if protocol != Protocol {
 		p.giveUp(fmt.Sprintf("the worker speaks protocol %d, this library %d: mixed versions of theus are installed", protocol, Protocol))
 		return nil

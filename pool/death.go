@@ -41,20 +41,38 @@ func pidfdKill(pidfd int) error {
 	return unix.PidfdSendSignal(pidfd, unix.SIGKILL, nil, 0)
 }
 
+// errCutOff: the stream has ended, and the worker lives.
+var errCutOff = errors.New("lost its connection to the host, because something in it closed or replaced a descriptor that was not its own,")
+
 // lost is called by the reactor when the stream has ended.
 func (w *worker) lost(err error) {
 	p := w.pool
+	p.mu.Lock()
+	pid := w.pid
+	p.mu.Unlock()
+	broke := err != nil
+	var link *linkError
+	switch {
+	case broke && !errors.As(err, &link):
+		err = fmt.Errorf("broke the protocol (%w)", err)
+	case !broke && pid != 0 && !exiting(pid):
+		err = errCutOff
+	}
 	p.mu.Lock()
 	defer p.unlock()
 	if w.eof || w.judged {
 		return
 	}
-	w.eof = true
+	w.eof, w.ownEnd = true, !w.condemned
 	p.reactor.remove(w.conn, w.token)
 	// A worker without a channel is of no use; mostly it is dead already. If it cannot be signalled, the deadline below is left.
 	_ = w.signalKill()
-	if w.fault = err; err == nil {
+	switch {
+	case w.fault != nil:
+	case w.conn.fault != nil && !broke:
 		w.fault = w.conn.fault
+	default:
+		w.fault = err
 	}
 	if w.exited {
 		p.judge(w)
@@ -63,18 +81,32 @@ func (w *worker) lost(err error) {
 	w.within(exitTimeout, func() { w.zygote.hung(fmt.Sprintf("no report of the end of worker %d", w.index)) })
 }
 
+// exitReport is what EXITED carries.
+type exitReport struct {
+	pid     int
+	status  unix.WaitStatus
+	peakRSS uint64
+}
+
 // gone is called by the reactor with the zygote's report. Everything the dead
 // process sent is in the socket by now.
-func (w *worker) gone(pid int, status unix.WaitStatus) {
+func (w *worker) gone(report exitReport) {
 	p := w.pool
 	p.mu.Lock()
 	if w.judged {
 		p.mu.Unlock()
 		return
 	}
-	w.exited, w.pid, w.waitStatus = true, pid, status
-	eof := w.eof
+	w.exited, w.pid, w.waitStatus, w.peakRSS = true, report.pid, report.status, report.peakRSS
+	eof, groups := w.eof, w.groups
+	bySomeone := w.signal() == int(unix.SIGKILL) && w.fault == nil && (w.ownEnd || !w.condemned)
 	p.mu.Unlock()
+	if bySomeone {
+		kill, known := p.oom.Claim(groups) // reads files: outside the lock
+		p.mu.Lock()
+		w.oom, w.notOOM = kill, known && kill == nil
+		p.mu.Unlock()
+	}
 	if !eof {
 		drain(w)
 	}
@@ -235,12 +267,21 @@ func (w *worker) describeDeath() string {
 	case errors.As(w.fault, &link):
 		return "could not be talked to (" + link.Error() + ") and was ended"
 	case w.fault != nil:
-		return "broke the protocol (" + w.fault.Error() + ") and was ended"
+		return w.fault.Error() + " and was ended"
+	case w.page.Load()>>statusPhase == phaseCutOff:
+		return errCutOff.Error() + " and ended"
+	case w.oom != nil:
+		return "was killed " + w.oom.String()
 	case !w.exited:
 		return "was lost with its zygote (zygote lost)"
-	case w.waitStatus.Signaled():
-		return "was killed by " + unix.SignalName(w.waitStatus.Signal())
 	default:
-		return fmt.Sprintf("exited with status %d", w.waitStatus.ExitStatus())
+		return describeStatus(w.waitStatus)
 	}
+}
+
+func describeStatus(status unix.WaitStatus) string {
+	if status.Signaled() {
+		return "was killed by " + unix.SignalName(status.Signal())
+	}
+	return fmt.Sprintf("exited with status %d", status.ExitStatus())
 }

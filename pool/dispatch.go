@@ -249,24 +249,35 @@ func (p *Pool) crash(t *Task, w *worker, reason string) {
 	}
 	if t.call.Retries > 0 {
 		t.call.Retries--
-		p.requeue(t)
+		p.unassign(t)
+		// Behind the others: a task that kills every worker must not keep them from running.
+		p.queue = append(p.queue, t)
 		return
 	}
 	p.finish(t, Outcome{
 		Status:  Crashed,
 		Message: fmt.Sprintf("worker %d (pid %d) %s while it ran %s%s", w.index, w.pid, reason, t.name, t.crashAdvice(w)),
+		Task:    t.name,
 		PID:     w.pid,
 		Signal:  w.signal(),
 		Exit:    w.exitCode(),
 		Reason:  reason,
+		OOM:     w.oom != nil,
+		PeakRSS: w.peakRSS,
 	})
 }
 
 func (t *Task) crashAdvice(w *worker) string {
+	if w.fault != nil { // the signal was ours
+		return ""
+	}
+	if w.oom != nil {
+		return fmt.Sprintf("; it had grown to %d MiB. Have a task take less at a time, run fewer at once (workers=), or raise the limit", w.peakRSS>>20)
+	}
 	switch w.signal() {
 	case int(unix.SIGSEGV), int(unix.SIGBUS):
 		if len(t.read) == 0 {
-			return ""
+			return "; native code did that, or ran out of stack: import faulthandler and call faulthandler.enable() in the function to see where"
 		}
 		keys := make([]string, 0, len(t.read))
 		for k := range t.read {
@@ -275,13 +286,22 @@ func (t *Task) crashAdvice(w *worker) string {
 		slices.Sort(keys)
 		return fmt.Sprintf("; it had read the shared array(s) %q, which are read-only: if native code wrote to one, give it a private writable view, ctx.heavy.cow(%q)", keys, keys[0])
 	case int(unix.SIGKILL):
+		if w.notOOM {
+			return "; somebody sent that (kill -9, or what limits this job): the kernel's count says that memory had not run out"
+		}
 		return "; SIGKILL comes from kill -9 or from the kernel when memory runs out (see dmesg, or memory.events of the cgroup)"
 	}
 	return ""
 }
 
-// requeue puts a task that did not run, or may run again, back at the head of the queue.
+// requeue puts a task that did not run back at the head of the queue.
 func (p *Pool) requeue(t *Task) {
+	p.unassign(t)
+	p.queue = slices.Insert(p.queue, 0, t)
+}
+
+// unassign takes from a task what it was given by its worker, or for it.
+func (p *Pool) unassign(t *Task) {
 	t.worker = nil
 	t.read = nil
 	if t.timer != nil {
@@ -289,7 +309,6 @@ func (p *Pool) requeue(t *Task) {
 		t.timer = nil
 	}
 	p.after(t.takeHoldings())
-	p.queue = slices.Insert(p.queue, 0, t)
 }
 
 // completed takes a task off its worker and starts the clock of the one behind it. What the task still has to wait for,

@@ -65,7 +65,7 @@ func TestZygotesWhoseWorkersNeverGetReadyAreGivenUp(t *testing.T) {
 			f := newFixture(t, workers, "barren zygote")
 			o := f.run("echo")
 			require.Equal(t, NoWorkers, o.Status)
-			require.Contains(t, o.Message, "the zygote exit status 7")
+			require.Contains(t, o.Message, "the zygote exited with status 7")
 			require.Contains(t, o.Message, "3 times in a row", "a zygote's death counts once, however many workers it takes along")
 		})
 	}
@@ -160,6 +160,29 @@ func TestAnInputOfManySpansFitsIntoItsFrame(t *testing.T) {
 	require.Equal(t, OK, f.end(task).Status)
 	_, err = NewValue(f.heap, CodecPickle, append(spans, nil), "input")
 	require.ErrorContains(t, err, "more than")
+}
+
+func TestATaskThatKillsItsWorkersDoesNotKeepOthersWaiting(t *testing.T) {
+	f := newFixture(t, 1, "zygote")
+	ends, err := NewQueue()
+	require.NoError(t, err)
+	defer ends.Close()
+	submit := func(target string, tag uint64, retries int) *Task {
+		call := f.call(target, "")
+		call.Queue, call.Tag, call.Retries = ends, tag, retries
+		return f.submit(call)
+	}
+	tasks := []*Task{submit("kill", 0, 1)}
+	for tag := range uint64(3) {
+		tasks = append(tasks, submit("pid", tag+1, 0))
+	}
+	for _, task := range tasks {
+		f.end(task)
+	}
+	require.Equal(t, Crashed, tasks[0].Outcome().Status)
+	var order [5]Event
+	require.Equal(t, 4, ends.Take(order[:]))
+	require.Equal(t, uint64(0), order[3].Tag, "its second try waits behind the others")
 }
 
 // started reports whether a worker has begun with a task.

@@ -247,6 +247,12 @@ func (w *fakeWorkerState) run(t fakeTask) {
 			_, _ = unix.Poll(nil, 1)
 		}
 		w.reply(t.id, "waited")
+	case "close-socket":
+		_ = unix.Close(3)
+		select {}
+	case "find-socket-closed":
+		*w.page = phaseCutOff<<statusPhase | t.id
+		os.Exit(1)
 	case "garbage":
 		w.write(frameType(999), t.id, nil)
 		select {}

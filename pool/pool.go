@@ -44,6 +44,7 @@ func (e *BrokenError) Error() string {
 const (
 	readyTimeout = 60 * time.Second       // of the zygote: preloading may take long
 	spawnTimeout = 10 * time.Second       // from SPAWN to READY
+	stopTimeout  = 5 * time.Second        // how often it is looked whether what is not ready was stopped
 	exitTimeout  = 5 * time.Second        // from the end of a worker's stream to EXITED
 	closeTimeout = 5 * time.Second        // for killed processes to be gone
 	startAgain   = 100 * time.Millisecond // after a worker or zygote could not be started
@@ -60,6 +61,7 @@ type Pool struct {
 	mu       sync.Mutex // guards all below, and what the other files of the package say
 	deferred []func()   // to be run once mu is unlocked
 
+	oom        *shm.OOMKills // has a lock of its own
 	reactor    *reactor
 	background sync.WaitGroup // goroutines that start processes
 	// Ends when Close begins to end things: what Locate waits for is then not wanted any more.
@@ -99,6 +101,7 @@ type Counts struct {
 func New(options Options) (*Pool, error) {
 	p := &Pool{
 		options: options,
+		oom:     shm.NewOOMKills("/"),
 		workers: make([]*worker, options.Workers),
 		lacking: make([]bool, options.Workers),
 		tasks:   map[uint64]*Task{},

@@ -67,6 +67,9 @@ func TestADeathCostsTheTaskThatHadStartedAndNoOther(t *testing.T) {
 		"exit 3":  "exited with status 3 while it ran exit 3",
 		"exit 0":  "exited with status 0",
 		"garbage": "broke the protocol",
+
+		"close-socket":       "lost its connection to the host, because something in it closed or replaced a descriptor that was not its own, and was ended while it ran close-socket",
+		"find-socket-closed": "lost its connection to the host, because something in it closed or replaced a descriptor that was not its own, and ended while it ran find-socket-closed",
 	} {
 		t.Run(target, func(t *testing.T) {
 			f := newFixture(t, 1, "zygote")
@@ -163,7 +166,7 @@ func TestAZygoteThatCannotStartIsAnErrorNotAHang(t *testing.T) {
 	f := newFixture(t, 1, "dying zygote")
 	o := f.run("echo")
 	require.Equal(t, NoWorkers, o.Status)
-	require.Contains(t, o.Message, "exit status 7")
+	require.Contains(t, o.Message, "exited with status 7")
 	call := f.call("echo", "")
 	_, err := f.Submit(call)
 	require.ErrorContains(t, err, "worker processes cannot be started")

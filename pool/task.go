@@ -73,8 +73,11 @@ type Outcome struct {
 	// after Failed
 	Type, Text, Traceback string
 	// after Crashed
+	Task              string
 	PID, Signal, Exit int
 	Reason            string
+	OOM               bool   // the kernel ended the worker for want of memory
+	PeakRSS           uint64 // of the worker, in bytes; 0: unknown
 }
 
 func (o *Outcome) release() {

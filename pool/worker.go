@@ -1,11 +1,9 @@
 package pool
 
 import (
+	"errors"
 	"fmt"
-	"os"
 	"slices"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/theus-project/theus-go/internal/failpoint"
@@ -36,14 +34,23 @@ type worker struct {
 	done      uint64
 
 	eof        bool
+	ownEnd     bool // the stream had ended before the host sent SIGKILL
 	exited     bool
 	waitStatus unix.WaitStatus
+	peakRSS    uint64 // by the zygote's report; 0: unknown
 	judged     bool
-	fault      error       // how it broke the protocol
-	timer      *time.Timer // bounds start, and the wait for EXITED
+	groups     shm.MemoryGroups
+	oom        *shm.OOMKill // the kernel ended it for want of memory
+	notOOM     bool         // it died by a SIGKILL that was not for want of memory
+	fault      error        // what it did that cannot be gone on with
+	timer      *time.Timer  // bounds start, and the wait for EXITED
 }
 
-const statusTaskMask = 1<<56 - 1
+const (
+	statusTaskMask = 1<<56 - 1
+	statusPhase    = 56
+	phaseCutOff    = 5 // it found its socket closed
+)
 
 // launch asks the zygote for a worker. mu is held.
 func (p *Pool) launch(z *zygote, index int) error {
@@ -83,12 +90,24 @@ func (p *Pool) launch(z *zygote, index int) error {
 	if z.mode == modeExec { // the worker imports what is to be preloaded itself
 		limit = readyTimeout
 	}
-	w.within(limit, func() {
-		if !w.ready {
-			z.hung(fmt.Sprintf("worker %d was not ready after %v", index, limit))
+	w.awaitReady(limit, limit)
+	return nil
+}
+
+// awaitReady bounds the start of a worker, like zygote.awaitReady. mu is held.
+func (w *worker) awaitReady(left, limit time.Duration) {
+	w.within(min(left, stopTimeout), func() {
+		switch {
+		case w.ready:
+		case w.pid != 0 && stopped(w.pid):
+			w.fault = errors.New("was stopped (SIGSTOP) before it was ready")
+			w.kill()
+		case left <= stopTimeout:
+			w.zygote.hung(fmt.Sprintf("worker %d was not ready after %v", w.index, limit))
+		default:
+			w.awaitReady(left-stopTimeout, limit)
 		}
 	})
-	return nil
 }
 
 func duplicate(fd int) (int, error) {
@@ -299,22 +318,4 @@ func (w *worker) stateName() string {
 		return "busy"
 	}
 	return "idle"
-}
-
-// residentBytes reads a process's resident set size; 0 when it is gone.
-func residentBytes(pid int) uint64 {
-	data, err := readFile(fmt.Sprintf("/proc/%d/statm", pid))
-	fields := strings.Fields(string(data))
-	if err != nil || len(fields) < 2 {
-		return 0
-	}
-	pages, _ := strconv.ParseUint(fields[1], 10, 64)
-	return pages * uint64(os.Getpagesize())
-}
-
-func readFile(name string) ([]byte, error) {
-	if err := failpoint.Fail(failpoint.PoolReadFile); err != nil {
-		return nil, err
-	}
-	return os.ReadFile(name)
 }

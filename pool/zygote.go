@@ -7,10 +7,12 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/theus-project/theus-go/internal/failpoint"
 	"github.com/theus-project/theus-go/internal/guard"
+	"github.com/theus-project/theus-go/shm"
 	"golang.org/x/sys/unix"
 )
 
@@ -55,9 +57,20 @@ func (p *Pool) startZygote() {
 	}
 	p.zygote = z
 	z.sendConfig()
-	z.within(readyTimeout, func() {
-		if !z.ready {
+	z.awaitReady(readyTimeout)
+}
+
+// awaitReady bounds the start. Importing may take long, but a stopped process imports nothing. mu is held.
+func (z *zygote) awaitReady(left time.Duration) {
+	z.within(min(left, stopTimeout), func() {
+		switch {
+		case z.ready:
+		case stopped(z.process.Pid):
+			z.hung("it was stopped (SIGSTOP) before it was ready")
+		case left <= stopTimeout:
 			z.hung(fmt.Sprintf("it was not ready after %v; a module in preload may hang", readyTimeout))
+		default:
+			z.awaitReady(left - stopTimeout)
 		}
 	})
 }
@@ -117,14 +130,19 @@ func (p *Pool) newZygote() (*zygote, error) {
 		return nil, fmt.Errorf("%s: %w", o.Python, err)
 	}
 	z := &zygote{pool: p, conn: &conn{fd: ours, maxPayload: maxConfig}, process: process, ended: make(chan struct{})}
+	groups := p.oom.Watch(process.Pid)
 	p.spawn("zygote wait", func() {
 		// ECHILD: someone in the host waits for all children and was faster; the end is what counts.
 		state, err := waitProcess(process)
+		ended := ""
+		if err == nil {
+			ended = p.describeEnd(unix.WaitStatus(state.Sys().(syscall.WaitStatus)), groups)
+		}
 		p.mu.Lock()
 		switch {
 		case z.status != "": // it was ended, for that reason
 		case err == nil:
-			z.status = state.String()
+			z.status = ended
 		default:
 			z.status = "ended"
 		}
@@ -142,6 +160,16 @@ func waitProcess(process *os.Process) (*os.ProcessState, error) {
 		return nil, said
 	}
 	return state, err
+}
+
+// describeEnd says how the zygote ended, for want of memory if that is so.
+func (p *Pool) describeEnd(status unix.WaitStatus, groups shm.MemoryGroups) string {
+	if status.Signaled() && status.Signal() == unix.SIGKILL {
+		if oom, _ := p.oom.Claim(groups); oom != nil {
+			return "was killed " + oom.String()
+		}
+	}
+	return describeStatus(status)
 }
 
 func (z *zygote) sendConfig() {
@@ -218,13 +246,12 @@ func (z *zygote) received(f *frame) error {
 		return nil
 	case frameExited:
 		closeAll(f.fds)
-		pid, status := d.u32(), d.u32()
-		d.u64() // peak RSS
+		report := exitReport{pid: int(d.u32()), status: unix.WaitStatus(d.u32()), peakRSS: d.u64()}
 		if err := d.end(); err != nil {
 			return err
 		}
 		if w := z.worker(f.id); w != nil {
-			w.gone(int(pid), unix.WaitStatus(status))
+			w.gone(report)
 		}
 		return nil
 	}

@@ -9,7 +9,7 @@ import (
 	"strings"
 )
 
-// cgroup is one memory cgroup that this process is in, directly or through a child.
+// cgroup is one memory cgroup that a process is in, directly or through a child.
 type cgroup struct {
 	version string // "v1", "v2"
 	name    string // as /proc/self/cgroup would give it
@@ -20,8 +20,11 @@ type cgroup struct {
 
 // cgroups gives the groups around this process, innermost first, in as much as
 // the mounted file systems show them.
-func (m *machine) cgroups() []cgroup {
-	membership := m.read(m.path("/proc/self/cgroup"))
+func (m *machine) cgroups() []cgroup { return m.cgroupsOf("self") }
+
+// cgroupsOf gives those around another process, by its name in /proc.
+func (m *machine) cgroupsOf(process string) []cgroup {
+	membership := m.read(m.path("/proc/" + process + "/cgroup"))
 	if m.mounts == nil {
 		m.mounts = m.cgroupMounts()
 	}

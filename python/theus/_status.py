@@ -93,12 +93,16 @@ def _heap_full(message: str, status: int, facts: dict[str, Any]) -> BaseExceptio
 def _crashed(message: str, status: int, facts: dict[str, Any]) -> BaseException:
     signal = int(facts.get("signal") or 0)
     code = facts.get("exit")
+    exited = isinstance(code, int) and code >= 0 and not signal  # -1: nobody saw how it ended
     return errors.WorkerCrashed(
         message,
         pid=int(facts.get("pid") or 0),
         signal=signal,
-        exit_code=int(code) if code is not None and not signal else None,
+        exit_code=code if exited else None,
         reason=str(facts.get("reason", "")),
+        task=str(facts.get("task", "")),
+        oom=bool(facts.get("oom", False)),
+        peak_rss=int(facts.get("peak_rss") or 0) or None,
         code=status,
         detail=facts,
     )

@@ -184,12 +184,13 @@ class ForkedProcessError(TheusError, RuntimeError):
 
 
 class RemoteError(TheusError):
-    """A task raised something that could not be brought here as itself.
+    """What came of a task could not be brought here: what it raised, or what it returned.
 
     Attributes:
-        type_name: the type of the exception in the worker, with its module.
+        type_name: the type of the exception in the worker, with its module; or of the one that was
+            raised here when the result was loaded.
         text: its message.
-        traceback: the formatted traceback from the worker.
+        traceback: its formatted traceback.
     """
 
     def __init__(
@@ -235,6 +236,9 @@ class _WorkerCrashedMixin(TheusError):
         signal: int = 0,
         exit_code: int | None = None,
         reason: str = "",
+        task: str = "",
+        oom: bool = False,
+        peak_rss: int | None = None,
         code: int = 0,
         detail: dict[str, Any] | None = None,
     ) -> None:
@@ -243,6 +247,9 @@ class _WorkerCrashedMixin(TheusError):
         self.signal = signal
         self.exit_code = exit_code
         self.reason = reason
+        self.task = task
+        self.oom = oom
+        self.peak_rss = peak_rss
 
 
 if TYPE_CHECKING:
@@ -256,6 +263,9 @@ if TYPE_CHECKING:
             signal: number of the signal that ended it, 0 when it exited.
             exit_code: its exit code, None when a signal ended it.
             reason: what is known about the cause.
+            task: name of the function that it ran.
+            oom: True when the kernel ended it because memory ran out; `reason` names the limit.
+            peak_rss: how large the worker had grown, in bytes; None when that is not known.
         """
 
     class TaskTimeout(TheusError, TimeoutError):

@@ -187,7 +187,7 @@ MUTANTS = (
             Cut("pool/spawn.go", ", Pdeathsig: syscall.SIGKILL}", "}"),
             Cut(
                 "python/theus/worker/process.py",
-                "    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)\n",
+                "    _prctl(_PR_SET_PDEATHSIG, _SIGKILL, 0, 0, 0)\n",
                 "",
             ),
         ),

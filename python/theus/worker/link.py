@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import errno
 import gc
 import itertools
 import os
@@ -22,7 +23,7 @@ from ..errors import ForkedProcessError, SegmentGone, TheusError
 from ..mapping import Mapping
 from . import frames, wire
 from .frames import Channel, Frame
-from .process import flush_output
+from .process import exit_now, flush_output
 from .segments import Segments
 from .wire import Reader, WireArray, WireValue
 
@@ -32,6 +33,9 @@ SEGMENT = 1
 STATE = 2
 FUNCTION = 3
 KEYS = 4
+
+# What a system call says of a descriptor that is closed, or is not our socket any more.
+_NOT_OUR_SOCKET = (errno.EBADF, errno.ENOTSOCK, errno.ENOTCONN)
 
 NO_DESCRIPTORS = (
     "this worker has no descriptor left. Close files and sockets that tasks open, or raise the "
@@ -112,18 +116,27 @@ def take_array(fields: Reader, frame: Frame, segments: Segments) -> WireArray:
 class Link:
     """Frames to and from the host.
 
+    Args:
+        channel: the socket.
+        worker: this worker's number.
+        cut_off: called before this process ends because something in it has closed the socket.
+
     Attributes:
         segments: what is mapped.
     """
 
-    def __init__(self, channel: Channel, worker: int) -> None:
+    def __init__(
+        self, channel: Channel, worker: int, cut_off: Callable[[], None] = lambda: None
+    ) -> None:
         self.segments = Segments()
+        self._cut_off = cut_off
         self._channel = channel
         self._worker = worker
         self._numbers = itertools.count(1)
         self._tasks: collections.deque[QueuedTask] = collections.deque()
         self._functions: dict[int, Received] = {}
         self._forgotten: list[int] = []
+        self._free: collections.deque[int] = collections.deque()  # to be acknowledged
         self._answers: dict[int, Frame | None] = {}
         self._exiting = False
         self._abandoned = False
@@ -167,6 +180,9 @@ class Link:
                 self._channel.send(kind, ident, payload)
         except frames.ChannelClosed:
             leave()
+        except OSError as error:
+            self._leave_if_cut_off(error)
+            raise
 
     def fetch(self, task: int, kind: int, key: str = "", argument: int = 0) -> Frame:
         """Ask for an array, a segment, state or a function; the answer is a FETCHED frame."""
@@ -310,6 +326,15 @@ class Link:
             return self._channel.receive(wait=wait)
         except frames.ChannelClosed:
             leave()
+        except OSError as error:
+            self._leave_if_cut_off(error)
+            raise
+
+    def _leave_if_cut_off(self, error: OSError) -> None:
+        if error.errno in _NOT_OUR_SOCKET and not self._abandoned:
+            self._cut_off()
+            flush_output()
+            exit_now(1)
 
     def _handle(self, frame: Frame) -> None:
         """Do what a frame says. _state is held."""
@@ -344,13 +369,15 @@ class Link:
                 return
 
     def _acknowledge(self) -> None:
-        if self._abandoned or not self.segments.unsettled:
+        if self._abandoned or not (self._free or self.segments.unsettled):
             return
-        for segment in self.segments.settle():
-            self.send(frames.RETIRED, segment)
+        self._free.extend(self.segments.settle())
+        while self._free:
+            self.send(frames.RETIRED, self._free[0])
+            self._free.popleft()  # only now: a signal handler of the user may raise in between
 
 
 def leave() -> NoReturn:
     """End this process without a word: the host is gone, and nobody waits for anything."""
     flush_output()
-    os._exit(0)
+    exit_now(0)

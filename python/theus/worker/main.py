@@ -48,8 +48,8 @@ def serve(
     _adopt_owner(int(config.get("parent") or 0))
 
     may_poll = int(config.get("workers") or 1) <= len(os.sched_getaffinity(0))
-    link = Link(frames.Channel(connection, may_poll=may_poll), worker)
     page = StatusPage(page_fd)
+    link = Link(frames.Channel(connection, may_poll=may_poll), worker, page.cut_off)
     # A child that user code forks holds the sockets open, and the host would not see our end.
     os.register_at_fork(after_in_child=link.abandon)
     os.register_at_fork(after_in_child=page.abandon)
@@ -62,9 +62,10 @@ def serve(
         task = link.next_task()
         if task is None:
             process.flush_output()
-            os._exit(0)
+            process.exit_now(0)
         runner.run(task)
         del task  # its arrays may be the last views of what was retired
+        process.ask_for_death_signal()
 
 
 def _adopt_owner(parent: int) -> None:
@@ -72,4 +73,4 @@ def _adopt_owner(parent: int) -> None:
     try:
         identity.adopt(identity.token_of(parent))
     except OSError:
-        os._exit(0)  # the host is gone
+        process.exit_now(0)  # the host is gone

@@ -12,7 +12,12 @@ import signal
 import sys
 from collections.abc import Collection
 
+# Taken now: a task may replace it in `os`, and a child that does not end runs the zygote's loop.
+exit_now = os._exit
+
+_prctl = ctypes.CDLL(None).prctl
 _PR_SET_PDEATHSIG = 1
+_SIGKILL = int(signal.SIGKILL)
 
 # Kernel out of memory: rather a worker, whose task is reported and can be retried, than the host.
 _OOM_SCORE = 300
@@ -48,9 +53,17 @@ def die_with_parent(parent: int) -> None:
     The end of the parent's socket is no substitute: any child that user code forks holds a copy,
     and a busy or stopped process does not read.
     """
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    ask_for_death_signal()
     if os.getppid() != parent:
-        os._exit(0)
+        exit_now(0)
+
+
+def ask_for_death_signal() -> None:
+    """Have the kernel kill this process when its parent dies.
+
+    It forgets that when the process changes its user, and a task may take it back.
+    """
+    _prctl(_PR_SET_PDEATHSIG, _SIGKILL, 0, 0, 0)
 
 
 def prefer_as_victim() -> None:
@@ -63,8 +76,7 @@ def prefer_as_victim() -> None:
 
 def flush_output() -> None:
     """Bring out what was printed. Output that nobody takes is no reason to fail."""
-    try:
-        sys.stdout.flush()
-        sys.stderr.flush()
-    except Exception:
-        return
+    for name in ("stdout", "stderr"):
+        # A task may have put anything into their place, or nothing.
+        with contextlib.suppress(BaseException):
+            getattr(sys, name).flush()

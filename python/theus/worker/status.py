@@ -12,6 +12,9 @@ STARTED = 1
 RUNNING = 2
 ENCODING = 3
 REPLYING = 4
+CUT_OFF = 5  # the socket was closed by something in this process
+
+_TASK = (1 << 56) - 1
 
 
 class StatusPage:
@@ -25,6 +28,10 @@ class StatusPage:
     def set(self, phase: int, task: int) -> None:
         """Say what is going on. An aligned 8-byte store, so the host never sees half of it."""
         self._word.value = phase << 56 | task
+
+    def cut_off(self) -> None:
+        """Say that this process ends because it has lost its socket, whatever it did."""
+        self._word.value = CUT_OFF << 56 | (self._word.value & _TASK)
 
     def abandon(self) -> None:
         """In a child that was forked by user code: write to memory of one's own from now on."""

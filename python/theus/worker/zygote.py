@@ -74,7 +74,7 @@ def _be_zygote(fd: int) -> NoReturn:
     try:
         first = channel.receive()
     except frames.ChannelClosed:
-        os._exit(0)
+        process.exit_now(0)
     if first is None or first.kind != frames.CONFIG:
         _refuse("the first frame is not CONFIG")
     config: dict[str, Any] = json.loads(bytes(first.payload))
@@ -91,7 +91,7 @@ def _be_zygote(fd: int) -> NoReturn:
 def _refuse(why: str) -> NoReturn:
     sys.stderr.write(f"theus: worker processes cannot be started: {why}\n")
     sys.stderr.flush()
-    os._exit(78)  # EX_CONFIG
+    process.exit_now(78)  # EX_CONFIG
 
 
 def _enter(config: dict[str, Any]) -> list[str]:
@@ -234,7 +234,7 @@ class Zygote:
             traceback.print_exc()
             process.flush_output()
         finally:
-            os._exit(1)  # never back into the zygote's loop
+            process.exit_now(1)  # never back into the zygote's loop
 
     def _execute(self, worker: int, index: int, connection: int, page: int) -> int:
         """Start a worker as a fresh interpreter. Nothing is run between fork and exec."""
@@ -279,7 +279,7 @@ class Zygote:
         """The host is gone: so are its workers."""
         for pidfd in self._workers:
             signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-        os._exit(0)
+        process.exit_now(0)
 
 
 def _own_flags() -> list[str]:
@@ -336,15 +336,22 @@ def _become_worker(
     # it again.
     sys.modules["__main__"] = ModuleType("__main__")
     sys.argv = [""]
-    serve = importlib.import_module("theus.worker.main").serve
-    serve(
-        socket.socket(fileno=connection),
-        page,
-        worker=worker,
-        index=index,
-        config=config,
-        problems=problems,
-    )
+    try:
+        serve = importlib.import_module("theus.worker.main").serve
+        serve(
+            socket.socket(fileno=connection),
+            page,
+            worker=worker,
+            index=index,
+            config=config,
+            problems=problems,
+        )
+    except BaseException:
+        traceback.print_exc()
+        process.flush_output()
+        # At once: the socket goes with the exception, and a process that lives on without it looks
+        # as if it had been cut off.
+        process.exit_now(1)
     raise AssertionError("a worker's main loop does not return")
 
 
