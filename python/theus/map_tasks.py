@@ -10,7 +10,6 @@ from . import tasks
 from ._core import core
 from .calls import Limits, committing, context_maker
 from .dispatch import wait_for_task, wait_quietly
-from .errors import TheusError
 from .local import call_process, run_async
 from .session import Session
 
@@ -70,14 +69,12 @@ class _PoolBatch:
 
     def take(self) -> tuple[list[Any], BaseException | None]:
         try:
-            kind, values, failure = tasks.outcome(self._engine, self._task)
+            values, failure = tasks.batch_outcome(self._engine, self._task)
         finally:
             self._release()
-        if kind != "batch":
-            raise TheusError(f"a worker answered a batch with {kind!r}; please report it")
         for value in values:
             self._commit(value)
-        return values, None if failure is None else tasks.remote_exception(failure)
+        return values, failure
 
     def cancel(self) -> None:
         core().cancel(self._task)

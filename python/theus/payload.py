@@ -12,14 +12,23 @@ import ctypes
 import functools
 import io
 import pickle
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from .arrays import Origin, Resolver, ShmArray, collecting, resolving
 
-__all__ = ["Encoded", "Failure", "Span", "decode", "encode"]
+__all__ = [
+    "Encoded",
+    "Failure",
+    "Span",
+    "decode",
+    "decode_each",
+    "encode",
+    "encode_each",
+    "load_surely",
+]
 
 Span = bytes | bytearray | memoryview
 
@@ -32,6 +41,9 @@ _MOST_SPANS = 4000
 
 # Nothing in these can refer to shared memory or to a class of the program.
 _PLAIN = frozenset({type(None), bool, int, float, complex, str})
+
+# Nothing of the program is called when one of these is loaded.
+_SURE = frozenset({*_PLAIN, bytes, bytearray, *np.sctypeDict.values()}) - {np.object_, np.void}
 
 # Under these names a pickle means "the same module over there", which is another program.
 _MAIN_MODULES = (b"__main__", b"__mp_main__")
@@ -81,18 +93,46 @@ def encode(value: Any, *, refers: Callable[[Origin], bool] | None = None) -> Enc
     """
     if type(value) in _PLAIN:
         return Encoded([pickle.dumps(value, _PROTOCOL)], [])
+    return _encode_all((value,), refers)
+
+
+def encode_each(
+    values: Sequence[Any], *, refers: Callable[[Origin], bool] | None = None
+) -> Encoded:
+    """Pickle values one after the other, so that one that does not load costs no other.
+
+    Args:
+        values: anything that can be pickled. What several of them hold stays one object.
+        refers: as for `encode`.
+
+    Raises:
+        Exception: whatever the pickler raised.
+    """
+    return _encode_all(values, refers)
+
+
+def load_surely(values: Iterable[Any]) -> bool:
+    """Whether all of the values are of kinds whose loading cannot fail."""
+    values = list(values)
+    kinds = set(map(type, values)) - _SURE
+    if kinds <= {np.ndarray}:
+        return not kinds or not any(type(v) is np.ndarray and v.dtype.hasobject for v in values)
+    return False
+
+
+def _encode_all(values: Sequence[Any], refers: Callable[[Origin], bool] | None) -> Encoded:
     encoded: Encoded | None
     try:
-        encoded, locked = _encode(value, refers, _plain_dumps)
+        encoded, locked = _encode(values, refers, _plain_dumps)
         if locked:
-            encoded, _ = _encode(value, refers, _unlocking_dumps)
+            encoded, _ = _encode(values, refers, _unlocking_dumps)
     except (MemoryError, RecursionError):
         raise
     except Exception:
         encoded = None
     if encoded is None or any(name in encoded.spans[0] for name in _MAIN_MODULES):
         # Outside of the handler: the pickler that knows more says what the obstacle is.
-        encoded, _ = _encode(value, refers, _cloud_dumps)
+        encoded, _ = _encode(values, refers, _cloud_dumps)
     return encoded
 
 
@@ -113,6 +153,24 @@ def decode(spans: Sequence[Span], resolver: Resolver | None = None) -> Any:
         return pickle.loads(spans[0], buffers=buffers)
     with resolving(resolver):
         return pickle.loads(spans[0], buffers=buffers)
+
+
+def decode_each(spans: Sequence[Span], resolver: Resolver | None = None) -> Callable[[], Any]:
+    """The values of `encode_each`, in order: each call loads one.
+
+    Args:
+        spans, resolver: as for `decode`.
+    """
+    buffers = [_writable(span) for span in spans[1:]]
+    unpickler = pickle.Unpickler(io.BytesIO(spans[0]), buffers=buffers)
+    if resolver is None:
+        return unpickler.load
+
+    def load() -> Any:
+        with resolving(resolver):
+            return unpickler.load()
+
+    return load
 
 
 class _Buffers:
@@ -138,33 +196,35 @@ class _Buffers:
 
 
 def _encode(
-    value: Any,
+    values: Sequence[Any],
     refers: Callable[[Origin], bool] | None,
-    dumps: Callable[[Any, _Buffers], bytes],
+    dumps: Callable[[Sequence[Any], _Buffers], bytes],
 ) -> tuple[Encoded, bool]:
     buffers = _Buffers()
     with collecting(refers) as arrays:
-        stream = dumps(value, buffers)
+        stream = dumps(values, buffers)
     return Encoded([stream, *buffers.spans], arrays), buffers.locked
 
 
-def _plain_dumps(value: Any, buffers: _Buffers) -> bytes:
-    return pickle.dumps(value, _PROTOCOL, buffer_callback=buffers)
+def _plain_dumps(values: Sequence[Any], buffers: _Buffers) -> bytes:
+    if len(values) == 1:
+        return pickle.dumps(values[0], _PROTOCOL, buffer_callback=buffers)
+    stream = io.BytesIO()
+    return _dump(pickle.Pickler(stream, _PROTOCOL, buffer_callback=buffers), stream, values)
 
 
-def _unlocking_dumps(value: Any, buffers: _Buffers) -> bytes:
+def _unlocking_dumps(values: Sequence[Any], buffers: _Buffers) -> bytes:
     """The same, with read-only arrays made to arrive writable."""
     stream = io.BytesIO()
     pickler = pickle.Pickler(stream, _PROTOCOL, buffer_callback=buffers)
     pickler.dispatch_table = {**copyreg.dispatch_table, np.ndarray: _reduce_array}
-    pickler.dump(value)
-    return stream.getvalue()
+    return _dump(pickler, stream, values)
 
 
-def _cloud_dumps(value: Any, buffers: _Buffers) -> bytes:
+def _cloud_dumps(values: Sequence[Any], buffers: _Buffers) -> bytes:
     stream = io.BytesIO()
-    _by_value_pickler()(stream, _PROTOCOL, buffer_callback=buffers).dump(value)
-    return stream.getvalue()
+    pickler = _by_value_pickler()(stream, _PROTOCOL, buffer_callback=buffers)
+    return _dump(pickler, stream, values)
 
 
 @functools.cache
@@ -181,6 +241,12 @@ def _by_value_pickler() -> type[Any]:
             return super().reducer_override(obj)
 
     return UnlockingPickler
+
+
+def _dump(pickler: pickle.Pickler, stream: io.BytesIO, values: Sequence[Any]) -> bytes:
+    for value in values:
+        pickler.dump(value)
+    return stream.getvalue()
 
 
 def _reduce_array(array: np.ndarray[Any, Any]) -> Any:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import ctypes as c
+import itertools
 import pickle
+import traceback
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -24,11 +26,13 @@ from .errors import (
 from .host_arrays import ArrayHandle, ResultArrays, handle_under
 from .stateless import StrictPickler
 
-__all__ = ["PreparedCall", "encode_batch", "encode_call", "outcome", "remote_exception"]
+__all__ = ["PreparedCall", "batch_outcome", "encode_batch", "encode_call", "outcome"]
 
 LARGE = 1 << 20
 # Results up to this size are copied out and the library's memory is given back at once.
 COPIED_OUT = 64 << 10
+
+_CAUSE: Any = BaseException.__dict__["__cause__"]
 
 
 class PreparedCall:
@@ -112,7 +116,7 @@ def encode_call(args: Sequence[Any], kwargs: Mapping[str, Any]) -> payload.Encod
         StatelessnessError: something in it cannot leave this process.
     """
     value = ("call", tuple(args), dict(kwargs))
-    return _encode(value, lambda failure: _explain_call(args, kwargs, failure))
+    return _encode([value], lambda failure: _explain_call(args, kwargs, failure))
 
 
 def encode_batch(first: int, items: Sequence[tuple[Any, ...]]) -> payload.Encoded:
@@ -121,16 +125,21 @@ def encode_batch(first: int, items: Sequence[tuple[Any, ...]]) -> payload.Encode
     Raises:
         StatelessnessError: something in it cannot leave this process.
     """
-    value = ("batch", first, list(items))
-    return _encode(value, lambda failure: stateless.explain(list(items), "items", failure))
+    if payload.load_surely(itertools.chain.from_iterable(items)):
+        values: list[Any] = [("batch", first, list(items))]
+    else:
+        values = [("each", first, len(items)), *items]
+    return _encode(values, lambda failure: stateless.explain(list(items), "items", failure))
 
 
-def _encode(value: Any, explain: Callable[[BaseException], BaseException]) -> payload.Encoded:
+def _encode(
+    values: Sequence[Any], explain: Callable[[BaseException], BaseException]
+) -> payload.Encoded:
     try:
-        encoded = payload.encode(value)
+        encoded = payload.encode_each(values)
         if b"StringIO" in encoded.spans[0]:
             # What cloudpickle makes of an open file: a copy of its text, by surprise.
-            StrictPickler(stateless.Sink(), protocol=5, buffer_callback=lambda _: None).dump(value)
+            StrictPickler(stateless.Sink(), protocol=5, buffer_callback=lambda _: None).dump(values)
     except Exception as failure:
         raise explain(failure) from failure
     size = sum([len(span) for span in encoded.spans]) - len(encoded.spans[0])
@@ -154,10 +163,42 @@ def _explain_call(
 
 def outcome(engine: int, task: int) -> Any:
     """What a task that has ended returned; raises what it raised, or how else it ended."""
+    value = _value_of(engine, task)
+    return _loaded(lambda: _decode(engine, task, value))
+
+
+def batch_outcome(engine: int, task: int) -> tuple[list[Any], BaseException | None]:
+    """What the items of a batch returned, up to the first that failed, and what that one raised.
+
+    Raises what became of the batch as a whole, like `outcome`.
+    """
+    value = _value_of(engine, task)
+    spans, arrays = _spans(engine, task, value)
+    kind, *rest = _loaded(lambda: payload.decode(spans, arrays))
+    values: list[Any]
+    failure: payload.Failure | None
+    if kind == "batch":
+        values, failure = rest
+    elif kind == "each":
+        values = []
+        load = payload.decode_each(spans, arrays)
+        load()  # the head once more
+        for _ in range(rest[0]):
+            try:
+                values.append(_loaded(load))
+            except Exception as unloadable:  # those before it are good
+                return values, unloadable
+        failure = load()
+    else:
+        raise TheusError(f"a worker answered a batch with {kind!r}; please report it")
+    return values, None if failure is None else _remote_exception(failure)
+
+
+def _value_of(engine: int, task: int) -> abi.Value:
     library = core()
     status, value = library.result(task)
     if status == abi.OK:
-        return _decode(engine, task, value)
+        return value
     message, detail = library.last_error()
     if status == abi.TASK_FAILED:
         raise _failure(engine, task, value, message, detail)
@@ -168,48 +209,93 @@ def outcome(engine: int, task: int) -> Any:
     return raise_for(status, message, detail)
 
 
+def _loaded(load: Callable[[], Any]) -> Any:
+    try:
+        return load()
+    except (TheusError, MemoryError, KeyboardInterrupt):
+        raise
+    except BaseException as failure:  # its class may well call sys.exit() when it is loaded
+        raise _unloadable(failure) from failure
+
+
+def _unloadable(failure: BaseException) -> RemoteError:
+    """The error for a result that has come and cannot be loaded."""
+    name = type(failure).__qualname__
+    try:
+        text = str(failure)
+        trace = "".join(traceback.format_exception(type(failure), failure, None))
+    except BaseException:  # its methods may fail as well
+        text = trace = ""
+    return RemoteError(
+        f"the task ended well, but its result cannot be loaded in this process ({name}: {text}). "
+        "Its class has to be importable here, and what its pickle calls has to succeed; or return "
+        "plain data: numbers, text, arrays, and lists or dicts of them.",
+        type_name=name,
+        text=text,
+        traceback=trace,
+    )
+
+
 def _decode(engine: int, task: int, value: abi.Value) -> Any:
     if value.codec == abi.CODEC_NONE:
         return None
+    return payload.decode(*_spans(engine, task, value))
+
+
+def _spans(
+    engine: int, task: int, value: abi.Value
+) -> tuple[list[payload.Span], ResultArrays | None]:
+    """The bytes of a value, and what finds the arrays that come with it."""
     arrays = ResultArrays(engine, task, value.nbufs) if value.nbufs else None
     spans = [(span.ptr or 0, span.len) for span in value.spans[: value.nspans]]
     if sum([length for _, length in spans]) <= COPIED_OUT:
-        copies: list[Any] = [c.string_at(ptr, length) for ptr, length in spans]
+        copies: list[payload.Span] = [c.string_at(ptr, length) for ptr, length in spans]
         core().release(value.blob)
-        return payload.decode(copies, arrays)  # copies what must be writable once more
+        return copies, arrays  # what must be writable is copied once more when it is decoded
     blob = Handle(value.blob)
-    views = [bytes_over(ptr, length, writable=True, keep=blob) for ptr, length in spans]
-    return payload.decode(views, arrays)
+    views: list[payload.Span] = [
+        bytes_over(ptr, length, writable=True, keep=blob) for ptr, length in spans
+    ]
+    return views, arrays
 
 
 def _failure(
     engine: int, task: int, value: abi.Value, message: str, detail: bytes
 ) -> BaseException:
     facts = parse_detail(detail)
-    exception: Any = None
+    exception = None
     if value.codec != abi.CODEC_NONE:
-        try:
-            exception = _decode(engine, task, value)
-        except Exception:  # its class cannot be imported here, say
-            exception = None
-    text, traceback = facts.get("message", message), facts.get("traceback", "")
-    return _with_cause(exception, facts.get("type", ""), text, traceback)
+        exception = _as_exception(lambda: _decode(engine, task, value))
+    text, trace = facts.get("message", message), facts.get("traceback", "")
+    return _with_cause(exception, facts.get("type", ""), text, trace)
 
 
-def remote_exception(failure: payload.Failure) -> BaseException:
+def _remote_exception(failure: payload.Failure) -> BaseException:
     """What an item of a batch raised in the worker, ready to be raised here."""
-    exception: Any = None
-    if failure.exception is not None:
-        try:
-            exception = pickle.loads(failure.exception)
-        except Exception:
-            exception = None
+    exception = None
+    pickled = failure.exception
+    if pickled is not None:
+        exception = _as_exception(lambda: pickle.loads(pickled))
     return _with_cause(exception, failure.type, failure.message, failure.traceback)
 
 
-def _with_cause(exception: Any, type_name: str, text: str, traceback: str) -> BaseException:
+def _as_exception(load: Callable[[], Any]) -> Exception | None:
+    """What a task raised; None when it cannot be had here as itself."""
+    try:
+        loaded = load()
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # its class cannot be imported here, say
+        return None
+    # By its real type: `__class__` may lie, and what is no Exception would end this process.
+    return loaded if issubclass(type(loaded), Exception) else None
+
+
+def _with_cause(
+    exception: Exception | None, type_name: str, text: str, trace: str
+) -> BaseException:
     raised: BaseException
-    if isinstance(exception, BaseException):
+    if exception is not None:
         raised = exception
     else:
         raised = RemoteError(
@@ -217,7 +303,8 @@ def _with_cause(exception: Any, type_name: str, text: str, traceback: str) -> Ba
             "as itself)",
             type_name=type_name,
             text=text,
-            traceback=traceback,
+            traceback=trace,
         )
-    raised.__cause__ = RemoteTraceback(traceback)
+    # Not by assignment, which a class may refuse: a frozen dataclass does.
+    _CAUSE.__set__(raised, RemoteTraceback(trace))
     return raised

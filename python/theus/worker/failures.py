@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import contextlib
 import os
 import traceback
@@ -13,50 +14,60 @@ from ..payload import Failure, decode, encode
 
 _LONGEST_MESSAGE = 4 << 10
 _LONGEST_TRACEBACK = 32 << 10
+_LONGEST_NAME = 200
+_LONGEST_CHAIN = 50
+# What every exception and type has, whatever a class puts under these names: a frozen dataclass,
+# for one, refuses every assignment.
+_TRACEBACK: Any = BaseException.__dict__["__traceback__"]
+_CAUSE: Any = BaseException.__dict__["__cause__"]
+_CONTEXT: Any = BaseException.__dict__["__context__"]
+_QUALNAME: Any = type.__dict__["__qualname__"]
+_MODULE: Any = type.__dict__["__module__"]
+_GROUPS: Any = getattr(builtins, "BaseExceptionGroup", ())  # Python 3.11
 _HERE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 
 
 def describe(error: BaseException, keys_read: Sequence[str] = ()) -> Failure:
     """Describe an exception; afterwards nothing of the task's frames is kept alive by it.
 
+    It does not raise, whatever the exception's own methods do.
+
     Args:
         error: what the task raised.
         keys_read: heavy keys that it has looked at, for numpy's errors about read-only arrays.
     """
-    with contextlib.suppress(Exception):  # the exception's own methods may fail
+    with contextlib.suppress(BaseException):
         _explain_read_only(error, keys_read)
-    kind = type_name(error)
+    kind = type_name_of(error)
     message = _cut(_text(error), _LONGEST_MESSAGE)
+    _shorten_chain(error)
     trace = _cut(_format(error), _LONGEST_TRACEBACK)
-    _drop_tracebacks(error)
+    with contextlib.suppress(BaseException):
+        _drop_tracebacks(error)
     return Failure(kind, message, trace, _pickled(error))
 
 
-def type_name(error: BaseException) -> str:
+def type_name_of(value: Any) -> str:
     """The type as code would name it."""
-    kind = type(error)
-    if kind.__module__ in ("builtins", None):
-        return kind.__qualname__
-    return f"{kind.__module__}.{kind.__qualname__}"
+    kind = type(value)
+    # Through `type` itself: a metaclass may have something else under these names.
+    name = _cut(_exact(_QUALNAME.__get__(kind)), _LONGEST_NAME)
+    module = _MODULE.__get__(kind)
+    if not isinstance(module, str) or module == "builtins":
+        return name
+    return f"{_cut(_exact(module), _LONGEST_NAME)}.{name}"
 
 
 def unpicklable(result: Any, name: str, error: BaseException) -> TypeError:
     """The error for a result that cannot be sent, with the path to the obstacle."""
-    path, culprit = _obstacle(result)
+    path, culprit = "", result
+    with contextlib.suppress(BaseException):  # it may have methods that fail
+        path, culprit = _obstacle(result)
     what = f"a {type_name_of(culprit)}" + (f" at result{path}" if path else "")
     return TypeError(
         f"the result of {name} cannot be sent to the host: {what} cannot be pickled "
-        f"({type(error).__name__}: {_cut(_text(error), 300)}). Return plain data: numbers, text, "
+        f"({type_name_of(error)}: {_cut(_text(error), 300)}). Return plain data: numbers, text, "
         "arrays, and lists or dicts of them."
-    )
-
-
-def type_name_of(value: Any) -> str:
-    kind = type(value)
-    return (
-        kind.__qualname__
-        if kind.__module__ == "builtins"
-        else f"{kind.__module__}.{kind.__qualname__}"
     )
 
 
@@ -81,9 +92,14 @@ def _pickled(error: BaseException) -> bytes | None:
 
 def _text(error: BaseException) -> str:
     try:
-        return str(error)
+        return _exact(str(error))
     except BaseException as second:
-        return f"<its text cannot be had: {type(second).__name__}>"
+        return f"<its text cannot be had: {type_name_of(second)}>"
+
+
+def _exact(text: str) -> str:
+    """The same text without methods of its own, which a subclass of str may have."""
+    return "".join((text,))
 
 
 def _format(error: BaseException) -> str:
@@ -92,7 +108,8 @@ def _format(error: BaseException) -> str:
         lines = traceback.format_exception(type(error), error, _user_part(error.__traceback__))
         return "".join(lines)
     except BaseException as second:
-        return f"{type_name(error)} (its traceback cannot be formatted: {type(second).__name__})\n"
+        names = type_name_of(error), type_name_of(second)
+        return "{} (its traceback cannot be formatted: {})\n".format(*names)
 
 
 def _user_part(trace: TracebackType | None) -> TracebackType | None:
@@ -100,6 +117,24 @@ def _user_part(trace: TracebackType | None) -> TracebackType | None:
     while trace is not None and trace.tb_frame.f_code.co_filename.startswith(_HERE):
         trace = trace.tb_next
     return trace or first
+
+
+def _shorten_chain(error: BaseException) -> None:
+    """Cut a long chain of causes: formatting thousands of them takes minutes and much memory."""
+    seen: set[int] = set()
+    item: BaseException | None = error
+    for _ in range(_LONGEST_CHAIN):
+        if item is None or id(item) in seen:
+            return
+        seen.add(id(item))
+        last, item = item, _CAUSE.__get__(item) or _CONTEXT.__get__(item)
+    if item is not None:
+        _CONTEXT.__set__(last, None)
+        _CAUSE.__set__(last, _Shortened("… and more before that, left out"))
+
+
+class _Shortened(Exception):
+    """Stands for the rest of a chain of exceptions."""
 
 
 def _drop_tracebacks(error: BaseException) -> None:
@@ -111,9 +146,10 @@ def _drop_tracebacks(error: BaseException) -> None:
         if item is None or id(item) in seen:
             continue
         seen.add(id(item))
-        item.__traceback__ = None
-        todo += [item.__cause__, item.__context__]
-        todo += getattr(item, "exceptions", ())  # of a group
+        _TRACEBACK.__set__(item, None)
+        todo += [_CAUSE.__get__(item), _CONTEXT.__get__(item)]
+        if isinstance(item, _GROUPS):
+            todo += item.exceptions
 
 
 def _explain_read_only(error: BaseException, keys_read: Sequence[str]) -> None:
@@ -162,16 +198,16 @@ def _parts(value: Any) -> list[tuple[str, Any]]:
 def _pickles(value: Any) -> bool:
     try:
         encode(value)
-    except Exception:
+    except BaseException:
         return False
     return True
 
 
 def _short(key: Any) -> str:
     try:
-        return _cut(repr(key), 60)
-    except Exception:
-        return f"<{type(key).__name__}>"
+        return _cut(_exact(repr(key)), 60)
+    except BaseException:
+        return f"<{type_name_of(key)}>"
 
 
 def _cut(text: str, limit: int) -> str:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..arrays import ShmArray, memory_of
-from ..payload import Encoded, Failure, Span, encode
+from ..payload import Encoded, Failure, Span, encode, encode_each, load_surely
 from . import failures, frames, wire
 from .heavy import TaskHeavy
 
@@ -85,28 +85,34 @@ def _encode_pickle(value: Any, name: str, heavy: TaskHeavy) -> Encoded:
         return encode(value, refers=heavy.may_refer)
     except MemoryError:
         raise
-    except Exception as error:
+    except BaseException as error:  # what it holds may well call sys.exit() when it is pickled
         # A new exception without this one as its context: that would keep the pickler's frames.
         refused = failures.unpicklable(value, name, error)
     raise refused
 
 
 def _encode_batch(outcomes: Outcomes, name: str, heavy: TaskHeavy) -> Encoded:
+    values, failure = outcomes
     try:
-        return encode(("batch", *outcomes), refers=heavy.may_refer)
+        return _encode_outcomes(values, failure, heavy)
     except MemoryError:
         raise
-    except Exception:
+    except BaseException:
         pass
     # One of them cannot be pickled; those before it are good, and it fails alone.
-    for number, value in enumerate(outcomes.values):
+    for number, value in enumerate(values):
         try:
             _encode_pickle(value, name, heavy)
         except Exception as error:
-            failure = failures.describe(error)
-            good = outcomes.values[:number]
-            return encode(("batch", good, failure), refers=heavy.may_refer)
+            return _encode_outcomes(values[:number], failures.describe(error), heavy)
     return _encode_pickle(("batch", *outcomes), name, heavy)
+
+
+def _encode_outcomes(values: list[Any], failure: Failure | None, heavy: TaskHeavy) -> Encoded:
+    if load_surely(values):
+        return encode(("batch", values, failure), refers=heavy.may_refer)
+    head = ("each", len(values))
+    return encode_each([head, *values, failure], refers=heavy.may_refer)
 
 
 def _encode_raw(value: Any, name: str, heavy: TaskHeavy) -> Encoded:

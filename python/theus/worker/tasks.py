@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
 import time
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from ..arrays import resolving
 from ..context import Domain, Inputs, TaskContext, WorkerInfo
-from ..payload import decode
+from ..payload import decode, decode_each
 from ..state import State, decode_state
 from . import failures, frames, status, wire
 from .functions import Callee, FunctionCache
 from .heavy import TaskHeavy
 from .link import STATE, Link, QueuedTask
 from .log import TaskLogger
-from .process import flush_output
+from .process import exit_now, flush_output
 from .results import Outcomes, encode_failure, encode_result
 from .status import StatusPage
 
@@ -52,7 +52,7 @@ class Runner:
             heavy.close()
         del heavy
         if self._link.abandoned:
-            os._exit(0)  # a child that the task forked and that came back from its function
+            exit_now(0)  # a child that the task forked and that came back from its function
         # What was printed comes before the result: whoever awaits it may look at the output then.
         flush_output()
         self._page.set(status.REPLYING, task.id)
@@ -83,9 +83,14 @@ class Runner:
                 raise TypeError("a JSON input is an object of keyword arguments")
             return _Call((), arguments)
         kind, *rest = decode(spans, heavy)
-        if kind == "batch":
-            return _Batch(*rest)
-        return _Call(*rest)
+        if kind == "call":
+            return _Call(*rest)
+        first, items = rest
+        if kind == "each":  # they are loaded one by one: one that cannot be costs no other
+            load = decode_each(spans, heavy)
+            load()  # the head once more
+            return _Batch(first, items, load)
+        return _Batch(first, len(items), iter(items).__next__)
 
     def _call(
         self,
@@ -105,8 +110,9 @@ class Runner:
         self, task: QueuedTask, callee: Callee, batch: _Batch, heavy: TaskHeavy, clock: _Clock
     ) -> Outcomes:
         values: list[Any] = []
-        for number, args in enumerate(batch.items):
+        for number in range(batch.length):
             try:
+                args = batch.next()
                 ctx = self._context(task, callee, args, {}, heavy, batch.first_index + number)
                 with clock:
                     values.append(callee.call(args, {}, ctx))
@@ -176,4 +182,5 @@ class _Call(NamedTuple):
 
 class _Batch(NamedTuple):
     first_index: int
-    items: list[tuple[Any, ...]]
+    length: int
+    next: Callable[[], tuple[Any, ...]]
