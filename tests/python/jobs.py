@@ -36,6 +36,14 @@ def report(path: str, **facts: Any) -> None:
         file.write(json.dumps({"pid": os.getpid(), **facts}) + "\n")
 
 
+def reported(path: str) -> list[int]:
+    """The pids of those that have reported so far."""
+    if not Path(path).exists():
+        return []
+    lines = Path(path).read_text().splitlines(keepends=True)
+    return [json.loads(line)["pid"] for line in lines if line.endswith("\n")]
+
+
 def wait_at(gate: str) -> None:
     """Wait until the host holds the gate, a FIFO, open for writing."""
     os.close(os.open(gate, os.O_RDONLY))

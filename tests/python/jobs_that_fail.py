@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import collections
 import ctypes
+import itertools
 import os
 import signal
 import sys
@@ -94,6 +96,18 @@ def compute_for_ever(reports: str) -> None:
     report(reports)
     while True:
         pass
+
+
+def loop_in_c(reports: str) -> None:
+    """Say that it runs, and never come back from C, with the GIL held."""
+    report(reports)
+    collections.deque(itertools.repeat(0), maxlen=0)
+
+
+def stop_itself(reports: str) -> None:
+    """Say that it runs, and stop this worker."""
+    report(reports)
+    os.kill(os.getpid(), signal.SIGSTOP)
 
 
 @process(parallel=True)
