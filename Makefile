@@ -68,6 +68,10 @@ test-python: $(wheel_ready) $(injected) ## Run the Python tests; ARGS="-k name" 
 test-c: $(wheel_ready) $(toolchain) abi ## Build the programs in tests/c against the wheel and run them
 	$(with_toolchain) $(py) tools/run_c_tests.py
 
+.PHONY: churn
+churn: $(wheel_ready) $(injected) ## Let small arrays come and go for five minutes while old ones are read again
+	TEST_CHURN_SECONDS=300 $(py) -m pytest tests/python/test_recycling.py -k never_change -q
+
 .PHONY: mutants
 mutants: $(wheel_ready) $(toolchain) ## Remove each guard of the core in turn: its test must fail (minutes)
 	$(with_toolchain) $(py) tests/mutants/remove_guards.py $(ARGS)

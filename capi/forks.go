@@ -2,6 +2,7 @@ package main
 
 // void shim_hold_forks(void);
 // void shim_let_fork(void);
+// unsigned long long shim_times_forked(void);
 import "C"
 
 import (
@@ -9,6 +10,7 @@ import (
 	"sync"
 
 	"github.com/theus-project/theus-go/pool"
+	"github.com/theus-project/theus-go/shm"
 )
 
 // hostForks is a lock that the C library takes as well before this process forks (pthread_atfork, in shim.c).
@@ -26,4 +28,7 @@ func (hostForks) Unlock() {
 }
 
 // orderForks puts it in place, before the first process is started.
-var orderForks = sync.OnceFunc(func() { pool.HostForks = hostForks{} })
+var orderForks = sync.OnceFunc(func() {
+	pool.HostForks = hostForks{}
+	shm.HostForks = func() uint64 { return uint64(C.shim_times_forked()) }
+})

@@ -31,8 +31,18 @@ static pthread_mutex_t forks = PTHREAD_MUTEX_INITIALIZER;
 void shim_hold_forks(void) { pthread_mutex_lock(&forks); }
 void shim_let_fork(void) { pthread_mutex_unlock(&forks); }
 
+/* How often this process has forked, or is about to: memory that a child maps is not used again. */
+static _Atomic uint64_t times_forked;
+
+unsigned long long shim_times_forked(void) { return times_forked; }
+
+static void before_fork(void) {
+  times_forked++;
+  shim_hold_forks();
+}
+
 __attribute__((constructor)) static void order_forks(void) {
-  pthread_atfork(shim_hold_forks, shim_let_fork, shim_let_fork);
+  pthread_atfork(before_fork, shim_let_fork, shim_let_fork);
 }
 
 static int forked(void) { return alive != NULL && *alive == 0; }

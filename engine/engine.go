@@ -54,6 +54,7 @@ type Engine struct {
 	store   *state.Store
 	pool    *pool.Pool
 	poison  atomic.Pointer[guard.Panic]
+	trimmer trimmer
 
 	mu       sync.Mutex // guards closed and building
 	closed   bool
@@ -82,7 +83,9 @@ func Open(o Options) (*Engine, error) {
 		return nil, err
 	}
 	e := &Engine{options: o, store: state.New(), building: map[string]int{}}
-	e.heap = shm.NewHeap(shm.HeapOptions{Limit: o.HeapBytes, OnDrop: func(seg *shm.Segment) { e.pool.Retire(seg) }})
+	e.heap = shm.NewHeap(shm.HeapOptions{
+		Limit: o.HeapBytes, OnDrop: func(seg *shm.Segment) { e.pool.Retire(seg) }, OnSpare: e.trimLater,
+	})
 	p, err := pool.New(pool.Options{
 		Name: o.Name, Python: o.Python, WorkerMain: o.WorkerMain, Env: o.Env, Cwd: o.Cwd, SysPath: o.SysPath,
 		Preload: o.Preload, Workers: o.Workers, Threads: o.Threads, Seed: o.Seed,
@@ -130,6 +133,7 @@ func (e *Engine) Close(grace time.Duration) {
 	e.mu.Unlock()
 	e.pool.Close(grace)
 	e.store.Close()
+	e.stopTrimming()
 }
 
 // Closed reports whether Close was called, also of a poisoned engine.

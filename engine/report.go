@@ -19,6 +19,7 @@ func (e *Engine) Stats() ([]byte, error) {
 		"workers": workers,
 		"memory": map[string]any{
 			"in_use": h.InUse, "free_list": h.FreeList, "limit": h.Limit,
+			"recycled": h.Recycled, "moved": h.Moved,
 			"retiring": h.RetiringBytes, "holders": e.heap.Holders(10),
 		},
 		"segments":  h.Segments,
@@ -44,6 +45,7 @@ func (e *Engine) Reap(release func() (handles int)) Reaped {
 	before := e.heap.Stats()
 	r := Reaped{Handles: release()}
 	e.pool.AwaitRetired(patience, func() bool { return e.heap.Stats().Retiring == 0 })
+	e.heap.Trim(0)
 	after := e.heap.Stats()
 	r.Segments = max(0, before.Segments+before.Retiring-after.Segments-after.Retiring)
 	if after.InUse < before.InUse {

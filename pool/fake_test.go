@@ -307,13 +307,16 @@ func (w *fakeWorkerState) fetch(t fakeTask, key string) string {
 		return "error " + d.str()
 	}
 	a := d.array()
-	mapped, err := unix.Mmap(fds[0], 0, 8, unix.PROT_READ, unix.MAP_SHARED)
+	if len(fds) == 0 {
+		return fmt.Sprintf("%s without a descriptor", a.key)
+	}
+	mapped, err := unix.Mmap(fds[0], 0, int(a.offset)+8, unix.PROT_READ, unix.MAP_SHARED)
 	if err != nil {
 		panic(err)
 	}
 	closeAll(fds)
 	defer func() { _ = unix.Munmap(mapped) }()
-	return fmt.Sprintf("%s %v %d", a.key, a.layout.Shape, binary.LittleEndian.Uint64(mapped))
+	return fmt.Sprintf("%s %v %d", a.key, a.layout.Shape, binary.LittleEndian.Uint64(mapped[a.offset:]))
 }
 
 func sumSegment(t fakeTask) (sum int) {
@@ -414,6 +417,7 @@ func newFixture(t *testing.T, workers int, role string) *fixture {
 	t.Cleanup(func() {
 		pids := p.Processes()
 		p.Close(0)
+		f.heap.Close()
 		for _, pid := range pids {
 			if unix.Kill(pid, 0) == nil && !isZombie(pid) {
 				t.Errorf("process %d outlived the pool", pid)

@@ -36,7 +36,9 @@ type arenas struct {
 	open *arena // where slots are reserved; nil: none. It has at least one slot, so it has not been dropped
 	held int64  // bytes of the arenas that have slots
 
-	slots atomic.Int64 // of all arenas, for Stats
+	slots    atomic.Int64  // of all arenas, for Stats
+	recycled atomic.Uint64 // arenas in memory that was one before
+	moved    atomic.Uint64 // slots that left an arena that was mostly dead
 }
 
 // arena is a host-written segment from which slots are handed out, one behind the other. A slot is
@@ -47,7 +49,11 @@ type arena struct {
 
 	// guarded by arenas.mu
 	used  int64 // bytes handed out
-	first *Slot // a list of the slots that are not gone
+	live  int64 // bytes of the slots that are not gone
+	first *Slot // a list of them
+
+	sparse atomic.Bool // mostly dead, and not open; changed under arenas.mu
+	moving atomic.Bool // its slots are being moved out
 }
 
 // Small reports whether an array of so many bytes belongs into an arena.
@@ -68,8 +74,12 @@ func (h *Heap) Reserve(size int64, label string) (*Slot, error) {
 		if s.takeFromOpen() {
 			return s, nil
 		}
-		if err := s.takeFromNew(); err != nil {
+		full, err := s.takeFromNew()
+		if err != nil {
 			return nil, err
+		}
+		if full != nil {
+			h.evacuate(full) // few of its slots may be left by now
 		}
 		if s.arena != nil {
 			return s, nil
@@ -89,9 +99,9 @@ func (s *Slot) takeFromOpen() bool {
 	return true
 }
 
-// takeFromNew opens another arena and gives the slot the first place in it. If another goroutine has
-// just opened one, it does nothing.
-func (s *Slot) takeFromNew() error {
+// takeFromNew opens another arena, gives the slot the first place in it, and returns the one that was open before. If
+// another goroutine has just opened one, it does nothing.
+func (s *Slot) takeFromNew() (full *arena, err error) {
 	all := &s.heap.arenas
 	all.growing.Lock()
 	defer all.growing.Unlock()
@@ -100,23 +110,29 @@ func (s *Slot) takeFromNew() error {
 	held := all.held
 	all.mu.Unlock()
 	if grown {
-		return nil
+		return nil, nil
 	}
 	made, err := s.heap.newArena(held, s.taken(), s.label)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	all.mu.Lock()
-	all.open = made
+	full, all.open = all.open, made
+	if full != nil {
+		all.note(full)
+	}
 	all.held += made.segment.size
 	all.put(s, made)
 	all.mu.Unlock()
 	made.segment.Unref() // its slot has a reference
-	return nil
+	return full, nil
 }
 
 // newArena makes an arena with room for a slot: a large one if it may, one that just suffices if not.
 func (h *Heap) newArena(held, slot int64, label string) (*arena, error) {
+	if kept := h.budget.recycler.take(h, roundUp(slot)); kept != nil {
+		return h.revive(kept, label).arena, nil
+	}
 	size := h.nextSize(held, smallestArena, slot)
 	seg, err := h.createArena(size, label)
 	if err != nil && size > roundUp(slot) {
@@ -134,7 +150,7 @@ func (h *Heap) createArena(size int64, label string) (*Segment, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.arena = &arena{segment: s}
+	s.arena, s.forks = &arena{segment: s}, HostForks()
 	s.charge.sharedBy(&s.arena.count, inArenas)
 	return s.orGiveUp(s.openForHost(sealSize | h.futureWrite()))
 }
@@ -158,6 +174,31 @@ func (all *arenas) put(s *Slot, a *arena) {
 	a.used += s.taken()
 	a.count.Add(1)
 	all.slots.Add(1)
+	all.link(s)
+}
+
+// remove takes a slot off its arena and gives the segment, which the caller lets go of. An open arena without slots is
+// closed: nothing would keep it.
+func (all *arenas) remove(s *Slot) *Segment {
+	all.mu.Lock()
+	defer all.mu.Unlock()
+	a := s.arena
+	all.unlink(s)
+	all.slots.Add(-1)
+	if a.count.Add(-1) == 0 {
+		all.held -= a.segment.size
+		if all.open == a {
+			all.open = nil
+		}
+	}
+	all.note(a)
+	return a.segment
+}
+
+// link adds a slot to its arena's list. mu is held.
+func (all *arenas) link(s *Slot) {
+	a := s.arena
+	a.live += s.taken()
 	s.next = a.first
 	if a.first != nil {
 		a.first.previous = s
@@ -165,12 +206,10 @@ func (all *arenas) put(s *Slot, a *arena) {
 	a.first = s
 }
 
-// remove takes a slot off its arena; the caller then lets go of the arena. An open arena without slots is
-// closed: nothing would keep it.
-func (all *arenas) remove(s *Slot) {
-	all.mu.Lock()
-	defer all.mu.Unlock()
+// unlink undoes link. mu is held.
+func (all *arenas) unlink(s *Slot) {
 	a := s.arena
+	a.live -= s.taken()
 	if s.previous != nil {
 		s.previous.next = s.next
 	} else {
@@ -180,12 +219,4 @@ func (all *arenas) remove(s *Slot) {
 		s.next.previous = s.previous
 	}
 	s.previous, s.next = nil, nil
-	all.slots.Add(-1)
-	if a.count.Add(-1) > 0 {
-		return
-	}
-	all.held -= a.segment.size
-	if all.open == a {
-		all.open = nil
-	}
 }

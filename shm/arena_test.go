@@ -96,8 +96,7 @@ func TestArenasGrow(t *testing.T) {
 
 func TestAnArenaGoesWithItsLastSlotAndReader(t *testing.T) {
 	var gone []uint64
-	watch(t)
-	h := NewHeap(HeapOptions{OnDrop: func(s *Segment) { gone = append(gone, s.ID()) }})
+	h := heapWith(t, HeapOptions{OnDrop: func(s *Segment) { gone = append(gone, s.ID()) }})
 	first, err := h.Reserve(100, "first")
 	require.NoError(t, err)
 	second, err := h.Reserve(100, "second")
@@ -128,8 +127,7 @@ func TestASlotIsNeverHandedOutTwice(t *testing.T) {
 }
 
 func TestAHeapWithALimitPacksWhatIsSmallBesideIt(t *testing.T) {
-	watch(t)
-	h := NewHeap(HeapOptions{Limit: 4 << 20})
+	h := heapWith(t, HeapOptions{Limit: 4 << 20})
 	assert.True(t, h.Small(65_535))
 	assert.False(t, h.Small(65_536), "a sixty-fourth of the limit")
 	assert.True(t, NewHeap(HeapOptions{}).Small(1<<20-1))
@@ -144,8 +142,7 @@ func TestAHeapWithALimitPacksWhatIsSmallBesideIt(t *testing.T) {
 }
 
 func TestTheLastRoomIsGivenInSmallerPieces(t *testing.T) {
-	watch(t)
-	h := NewHeap(HeapOptions{Limit: 4 << 20})
+	h := heapWith(t, HeapOptions{Limit: 4 << 20})
 	large := create(t, h, 4<<20-(64<<10))
 	s := reserve(t, h, 10_000, 3) // an arena and, for a moment, a chunk of drafts
 	seg, _ := pinned(t, s)
@@ -155,8 +152,7 @@ func TestTheLastRoomIsGivenInSmallerPieces(t *testing.T) {
 }
 
 func TestAFullHeapNamesSmallArraysTogether(t *testing.T) {
-	watch(t)
-	h := NewHeap(HeapOptions{Limit: 8 << 20})
+	h := heapWith(t, HeapOptions{Limit: 8 << 20})
 	for range 100 {
 		reserve(t, h, 10_000, 1)
 	}
@@ -175,8 +171,7 @@ func TestAFullHeapNamesSmallArraysTogether(t *testing.T) {
 }
 
 func TestAFullHeapRefusesASlotByItsOwnSize(t *testing.T) {
-	watch(t)
-	h := NewHeap(HeapOptions{Limit: 1 << 20})
+	h := heapWith(t, HeapOptions{Limit: 1 << 20})
 	create(t, h, 1<<20-8192)
 	_, err := h.Reserve(10_000, "small")
 	var full *FullError

@@ -25,6 +25,7 @@ const (
 // budget accounts for the shared memory of the process.
 type budget struct {
 	headroom func() (headroom, error)
+	recycler recycler
 
 	mu      sync.Mutex
 	inUse   uint64
@@ -57,6 +58,8 @@ type charge struct {
 	bytes    uint64
 	pending  uint64
 	retiring bool
+	spare    bool // kept for reuse
+	copied   bool // of pages that a process may write for itself, beside the segment's own
 	released bool
 
 	// of a shared piece: how many arrays have a part of it, and what they are called together
@@ -138,7 +141,7 @@ func (b *budget) largest(of *Heap, n int) []Holder {
 	together := map[Holder]Holder{} // by name and Retiring
 	for c := range b.charges {
 		switch {
-		case of != nil && c.heap != of:
+		case of != nil && c.heap != of, c.spare:
 		case c.arrays == nil:
 			all = append(all, Holder{Label: c.label, Bytes: c.bytes, Retiring: c.retiring})
 		default:
@@ -172,19 +175,22 @@ func (b *budget) holders(h *Heap, n int) []Holder {
 func (b *budget) stats(h *Heap) HeapStats {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	s := HeapStats{InUse: h.used, Limit: h.options.Limit}
+	s := HeapStats{InUse: h.used, Limit: h.options.Limit, Recycled: h.arenas.recycled.Load(), Moved: h.arenas.moved.Load()}
 	for c := range b.charges {
 		switch {
 		case c.heap != h:
+		case c.spare:
+			s.FreeList += c.bytes
 		case c.retiring:
 			s.Retiring++
 			s.RetiringBytes += c.bytes
 		case c.name == inArenas:
 			s.Arenas++
-		case c.arrays == nil:
+		case c.arrays == nil && !c.copied:
 			s.Segments++
 		}
 	}
+	s.InUse -= s.FreeList
 	s.Segments += int(h.arenas.slots.Load())
 	if s.Limit == 0 {
 		_ = b.look() // else the limit as last known
@@ -219,6 +225,30 @@ func (c *charge) refused(err error) error {
 	defer c.budget.mu.Unlock()
 	b := c.budget
 	return b.full(c.heap, c.label, c.bytes, b.inUse-c.bytes, b.ceiling(c.heap), b.left.source, err)
+}
+
+// ofCopy makes it the charge of a private map: its pages stay promised, since the kernel gives them when they are written.
+func (c *charge) ofCopy() {
+	c.budget.mu.Lock()
+	defer c.budget.mu.Unlock()
+	c.copied = true
+	c.label += " (private copy)"
+}
+
+// keepSpare marks what nobody uses and the heap keeps.
+func (c *charge) keepSpare() {
+	c.budget.mu.Lock()
+	defer c.budget.mu.Unlock()
+	c.retiring, c.spare = false, true
+	c.label, c.arrays, c.name = "(kept for reuse)", nil, ""
+}
+
+// reuse makes what was kept the charge of an arena again.
+func (c *charge) reuse(label string, arrays *atomic.Int64) {
+	c.budget.mu.Lock()
+	defer c.budget.mu.Unlock()
+	c.spare = false
+	c.label, c.arrays, c.name = label, arrays, inArenas
 }
 
 // retire marks what the host has let go of but workers have not.

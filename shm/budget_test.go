@@ -239,3 +239,22 @@ func TestBudgetAgainstASum(t *testing.T) {
 		})
 	})
 }
+
+func TestAPrivateMapCountsInFull(t *testing.T) {
+	h := heapWith(t, HeapOptions{Limit: 3 << 20})
+	s := create(t, h, 1<<20)
+	before := h.Stats()
+	_, unmap, err := s.PrivateMap()
+	require.NoError(t, err)
+	assert.EqualValues(t, 1<<20, h.Stats().InUse-before.InUse)
+	assert.Equal(t, before.Segments, h.Stats().Segments)
+	_, unmapToo, err := s.PrivateMap()
+	require.NoError(t, err)
+	_, _, err = s.PrivateMap()
+	var full *FullError
+	require.ErrorAs(t, err, &full)
+	assert.Contains(t, full.Error(), "(private copy)")
+	unmap()
+	unmapToo()
+	assert.Equal(t, before.InUse, h.Stats().InUse)
+}

@@ -4,6 +4,7 @@ package shm
 
 import (
 	"bufio"
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -18,9 +19,10 @@ var children = map[string]func(hear func() bool){
 	"writer":         childWriter,
 	"holder":         childHolder,
 	"reader":         childReader,
+	"reads on":       childReadsOn,
 	"page":           childPage,
 	"limits":         childLimits,
-	"lease":          func(func() bool) { childLease(takeReadLease) },
+	"lease":          func(func() bool) { childLease(func(fd int) error { return takeLease(fd, unix.F_RDLCK) }) },
 	"lease by SIGIO": func(func() bool) { childLease(takePlainLease) },
 	"cgroup":         childCgroup,
 	"cgroup blind":   childCgroupBlind,
@@ -104,6 +106,22 @@ func childPage(func() bool) {
 	fmt.Println("done")
 }
 
+// childReadsOn maps descriptor 3 and tells, for each line that it hears, what its first byte is and that all of the first
+// 10,000 are.
+func childReadsOn(hear func() bool) {
+	size := sizeOf(3)
+	addr := must(mapShared(3, size, false))
+	closeFD(3)
+	fmt.Println("mapped")
+	for hear() {
+		seen := view(addr, 10_000)
+		if bytes.Count(seen, seen[:1]) != len(seen) {
+			panic("bytes have changed")
+		}
+		fmt.Println(seen[0])
+	}
+}
+
 // childLimits runs into limits that hold for a whole process.
 func childLimits(func() bool) {
 	h := NewHeap(HeapOptions{})
@@ -171,7 +189,7 @@ func childLease(take func(fd int) error) {
 	fmt.Println("survived")
 }
 
-// takePlainLease is takeReadLease without its choice of a signal.
+// takePlainLease takes a read lease the choice of a signal.
 func takePlainLease(fd int) error {
 	_, err := unix.FcntlInt(uintptr(fd), unix.F_SETLEASE, unix.F_RDLCK)
 	return err

@@ -10,7 +10,7 @@
 // with real, zeroed pages when it is made, so a full machine is an error there
 // and never a SIGBUS later.
 //
-// There are three ways to make one, by who writes it:
+// There are three ways to make one of its own, by who writes it:
 //
 //	Create      the host writes, until Freeze publishes it
 //	CreateLive  the host and chosen workers write, for ever, no snapshot promise
@@ -38,7 +38,20 @@
 // unmapped and closed in the host. That is always safe, since the kernel keeps
 // the pages for whoever still maps them. Its bytes stay in the budget until the
 // workers that map it have said that they no longer do ([Segment.DoneRemote]).
-// Memory is never used again for another segment.
+//
+// # Arenas
+//
+// Small arrays share segments: [Heap.Reserve] gives a [Slot] of an arena. Since its
+// neighbours may be published already, a small array is written in a [Draft], memory of
+// the host alone, and copied into its slot when it is published. A slot keeps its
+// arena, but not its place: when an arena is mostly dead, what is left of it is
+// moved. Whoever reads a slot pins its place ([Slot.Pin]).
+//
+// # Recycling
+//
+// The memory of an arena that has gone is used for another, if the kernel proves
+// that nobody sees it any more. See recycle.go for what that takes. All other memory
+// is never used again.
 //
 // # Budget
 //

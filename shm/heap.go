@@ -5,6 +5,7 @@ import (
 	"math"
 	"os"
 	"sync/atomic"
+	"time"
 )
 
 // HeapOptions are the settings of one engine's heap.
@@ -16,13 +17,16 @@ type HeapOptions struct {
 	// closed it, in the goroutine that let go last and without any lock of this
 	// package held. May be nil.
 	OnDrop func(*Segment)
+	// OnSpare is called when memory was kept for reuse: someone should Trim some time later. It must not call
+	// into this package. May be nil.
+	OnSpare func()
 	// Cancelled is asked while a large segment is being made; an error ends that
 	// with the error. May be nil.
 	Cancelled func() error
 }
 
-// Heap makes the segments of one engine and accounts for them. It needs no
-// closing: it is empty when its segments are gone.
+// Heap makes the segments of one engine and accounts for them. Once it is closed it is
+// empty when its segments are gone; until then it may keep some memory for reuse.
 type Heap struct {
 	options  HeapOptions
 	budget   *budget
@@ -32,6 +36,7 @@ type Heap struct {
 	arenas   arenas
 	drafts   drafts
 	used     uint64 // guarded by budget.mu
+	closed   bool   // nothing is kept for reuse any more; guarded by recycler.mu
 }
 
 // NewHeap makes an empty heap.
@@ -41,11 +46,13 @@ func NewHeap(o HeapOptions) *Heap {
 
 // HeapStats is what a heap holds now, in bytes and segments.
 type HeapStats struct {
-	InUse         uint64 // all bytes that the budget counts, RetiringBytes included
+	InUse         uint64 // all bytes that the budget counts but for FreeList, RetiringBytes included
 	Limit         uint64 // of this heap, or what all of the process may use
-	FreeList      uint64 // kept for reuse; always 0
+	FreeList      uint64 // kept for reuse, and given back before anything is refused
 	Segments      int    // not yet dropped: segments with one array, and slots of arenas
 	Arenas        int    // not yet dropped
+	Recycled      uint64 // arenas made of memory that was kept, ever
+	Moved         uint64 // small arrays that left an arena that was mostly dead, ever
 	Retiring      int    // segments and arenas that are dropped, but a worker still maps them
 	RetiringBytes uint64
 }
@@ -122,9 +129,32 @@ func (h *Heap) begin(size int64, label string, as state) (*Segment, error) {
 	return s.orGiveUp(s.allocate())
 }
 
-// reserve takes bytes of the budget, before anything is allocated.
+// reserve takes bytes of the budget, before anything is allocated. What heaps keep for reuse is given back
+// before it refuses.
 func (h *Heap) reserve(label string, n uint64) (*charge, error) {
+	c, err := h.budget.reserve(h, label, n)
+	if err == nil {
+		return c, nil
+	}
+	if freed, _ := h.budget.recycler.trim(nil, 0); freed == 0 {
+		return nil, err
+	}
 	return h.budget.reserve(h, label, n)
+}
+
+// Trim gives back what has been kept for reuse and was not needed for a time, and reports
+// whether there is more.
+func (h *Heap) Trim(unused time.Duration) (more bool) {
+	_, more = h.budget.recycler.trim(h, unused)
+	return more
+}
+
+// Close gives back what is kept for reuse; nothing is kept from now on. Segments live on, and may be made.
+func (h *Heap) Close() {
+	h.budget.recycler.mu.Lock()
+	h.closed = true
+	h.budget.recycler.mu.Unlock()
+	h.Trim(0)
 }
 
 // futureWrite is the seal that forbids new writable maps, where there is one.

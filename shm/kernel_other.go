@@ -33,6 +33,8 @@ func fallocate(fd int, offset, n int64) error { return errNotLinux }
 
 func readLease(fd int) error { return errNotLinux }
 
+func writeLease(fd int) error { return errNotLinux }
+
 func closeFD(fd int) {}
 
 func descriptorLimit(err error) error { return nil }

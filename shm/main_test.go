@@ -78,8 +78,15 @@ func watch(t *testing.T) {
 // heapFor gives a heap for one test, which is watched.
 func heapFor(t *testing.T) *Heap {
 	t.Helper()
+	return heapWith(t, HeapOptions{})
+}
+
+func heapWith(t *testing.T, o HeapOptions) *Heap {
+	t.Helper()
 	watch(t)
-	return NewHeap(HeapOptions{})
+	h := NewHeap(o)
+	t.Cleanup(h.Close)
+	return h
 }
 
 // create makes a segment that goes when the test ends.

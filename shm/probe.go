@@ -10,6 +10,7 @@ type Features struct {
 	FutureWrite   bool // no new writable maps of what the host wrote (5.1)
 	DontUnmapMove bool // Freeze keeps the warm map (5.13)
 	Leases        bool // Adopt can prove that the writer let go
+	WriteLeases   bool // it can be proved that nobody sees memory that is to be used again
 	Fallocate     bool // memory that is there when it is used; needed
 }
 

@@ -29,6 +29,7 @@ func probeKernel() (f Features, err error) {
 	f.DontUnmapMove = a.move(fd, size)
 	f.FutureWrite = sealable && a.futureWrite(fd, size)
 	f.Leases = a.leases(fd)
+	f.WriteLeases = a.writeLeases(fd, size)
 	return f, a.short
 }
 
@@ -88,6 +89,31 @@ func (a *asking) leases(fd int) bool {
 	a.yes(refused)
 	closeFD(writer)
 	return errors.Is(refused, ErrStillWritten) && a.yes(readLease(reader))
+}
+
+// writeLeases believes in them only if one is refused while there is a reader's descriptor, then its map alone,
+// and granted when that is gone. The lease is taken on a new description, as a segment's is.
+func (a *asking) writeLeases(first int, size int64) bool {
+	fd, err := reopen(first, unix.O_RDWR)
+	if !a.yes(err) {
+		return false
+	}
+	defer closeFD(fd)
+	reader, err := reopen(fd, unix.O_RDONLY)
+	if !a.yes(err) {
+		return false
+	}
+	open := writeLease(fd)
+	a.yes(open)
+	m, err := makeMap(size, func() (uintptr, error) { return mapShared(reader, size, false) })
+	closeFD(reader)
+	if !a.yes(err) {
+		return false
+	}
+	mapped := writeLease(fd)
+	a.yes(mapped)
+	m.close()
+	return errors.Is(open, errStillOpen) && errors.Is(mapped, errStillOpen) && a.yes(writeLease(fd))
 }
 
 // closeFD closes a descriptor that is surely open. EINTR too means closed on Linux.

@@ -25,6 +25,7 @@ type Segment struct {
 	heap   *Heap
 	charge *charge
 	arena  *arena // nil: it is none
+	forks  uint64 // HostForks before it was mapped
 	id     uint64
 	asked  int64
 	size   int64
@@ -113,22 +114,30 @@ func (s *Segment) WriterFD() (int, error) {
 // PrivateMap maps the segment writable for this process alone: no copy is made but of
 // the pages that are written. It keeps a reference until unmap is called, which may
 // be called again. While the segment is not frozen, pages that were not written
-// here show what others write. ErrDropped, *LimitError.
+// here show what others write. All of it counts in the budget, since all of it may be
+// written. ErrDropped, *LimitError, *FullError.
 func (s *Segment) PrivateMap() (addr uintptr, unmap func(), err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.state == dropped {
 		return 0, nil, s.fail("map privately", ErrDropped)
 	}
-	m, err := makeMap(s.size, func() (uintptr, error) { return mapPrivate(s.fd, 0, s.size) })
+	charge, err := s.heap.reserve(s.label, uint64(s.size))
 	if err != nil {
 		return 0, nil, err
 	}
+	m, err := makeMap(s.size, func() (uintptr, error) { return mapPrivate(s.fd, 0, s.size) })
+	if err != nil {
+		charge.release()
+		return 0, nil, err
+	}
+	charge.ofCopy()
 	s.Ref()
 	var once sync.Once
 	return m.addr, func() {
 		once.Do(func() {
 			m.close()
+			charge.release()
 			s.Unref()
 		})
 	}, nil
@@ -159,6 +168,9 @@ func (s *Segment) TryRef() bool {
 func (s *Segment) Unref() {
 	switch n := s.refs.Add(-1); {
 	case n > 0:
+		if s.arena != nil {
+			s.heap.evacuate(s.arena)
+		}
 		return
 	case n < 0:
 		panic(fmt.Sprintf("shm: segment %d %q was let go once too often", s.id, s.label))
@@ -188,34 +200,44 @@ func (s *Segment) DoneRemote() {
 	if s.remotes < 0 {
 		panic(fmt.Sprintf("shm: more workers let go of segment %d %q than were given it", s.id, s.label))
 	}
-	if s.remotes == 0 && s.state == dropped {
-		s.charge.release()
+	if s.state == dropped {
+		s.settle()
 	}
 }
 
-// drop unmaps and closes. The bytes leave the budget only once no worker maps them.
+// drop unmaps and closes, but for what an arena may be used for again.
 func (s *Segment) drop() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	defer func() { // also when a map could not be unmapped, which is a bug
-		if s.remotes == 0 {
-			s.charge.release()
-		} else {
-			s.charge.retire()
-		}
-	}()
-	s.close()
+	s.state = dropped
+	defer s.settle() // also when a map could not be unmapped, which is a bug
+	if s.arena == nil {
+		defer s.closeWriter()
+	}
+	defer s.aside.close()
+	defer s.stale.close()
+	s.r.close()
 }
 
-func (s *Segment) close() {
-	s.state = dropped
+// settle decides what becomes of the memory of a dropped segment. The bytes leave the budget only once
+// no worker maps them. s.mu is held.
+func (s *Segment) settle() {
+	if s.remotes > 0 { // RETIRED has not come from all
+		s.charge.retire()
+		return
+	}
+	if s.heap.budget.recycler.keep(s) {
+		return
+	}
+	defer s.charge.release()
+	s.closeWriter()
+}
+
+func (s *Segment) closeWriter() {
 	if s.fd >= 0 {
 		closeFD(s.fd)
 		s.fd = -1
 	}
-	defer s.aside.close() // also when another could not be unmapped
-	defer s.stale.close()
-	defer s.r.close()
 	s.w.close()
 }
 
@@ -313,6 +335,7 @@ func (s *Segment) orGiveUp(err error) (*Segment, error) {
 		return s, nil
 	}
 	s.refs.Store(0)
+	s.arena = nil // it may lack its seals
 	s.drop()
 	return nil, err
 }

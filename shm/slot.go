@@ -14,7 +14,7 @@ type Slot struct {
 	label string
 	refs  atomic.Int64
 
-	mu     sync.Mutex // guards the place; taken before arenas.mu
+	mu     sync.Mutex // guards the place; taken before arenas.mu, which is needed as well to change it
 	arena  *arena
 	offset int64
 
@@ -62,8 +62,20 @@ func (s *Slot) Unref() {
 	case n < 0:
 		panic(fmt.Sprintf("shm: the slot of %q was let go once too often", s.label))
 	}
-	s.heap.arenas.remove(s)
-	s.arena.segment.Unref()
+	s.heap.arenas.remove(s).Unref()
+}
+
+// tryRef takes one more reference unless the slot was let go.
+func (s *Slot) tryRef() bool {
+	for {
+		n := s.refs.Load()
+		if n <= 0 {
+			return false
+		}
+		if s.refs.CompareAndSwap(n, n+1) {
+			return true
+		}
+	}
 }
 
 // Pack copies a small segment into a slot, whatever its writer may still do to it. The caller holds a reference to the segment.

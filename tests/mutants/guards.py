@@ -126,6 +126,42 @@ MUTANTS = (
         ),
     ),
     Mutant(
+        "acknowledgement before recycling",
+        "memory is not used again while a worker may still ask for it or map it",
+        GoTest("./shm", "TestAnArenaIsNotUsedAgainBeforeEachWorkerHasLetGo"),
+        (Cut("shm/segment.go", "if s.remotes > 0 {", "if s.remotes < 0 {"),),
+    ),
+    Mutant(
+        "lease before recycling",
+        "memory is not used again while a process that nobody knows of sees it",
+        GoTest("./shm", "TestAnArenaThatAnotherProcessMapsIsNeverUsedAgain"),
+        (Cut("shm/recycle.go", "return writeLease(s.fd) == nil", "return true"),),
+    ),
+    Mutant(
+        "count of forks before recycling",
+        "memory is not used again that a child of the host maps, unknown to the lease",
+        GoTest("./shm", "TestAnArenaThatAForkOfTheHostMapsIsNeverUsedAgain"),
+        (
+            Cut(
+                "shm/recycle.go",
+                "if s.forks != HostForks() {",
+                "if false && s.forks != HostForks() {",
+            ),
+        ),
+    ),
+    Mutant(
+        "forks are counted",
+        "the same, as Python forks",
+        PythonTest("test_recycling.py", "test_nothing_is_used_again_that_a_child_of_the_host_maps"),
+        (Cut("capi/shim.c", "  times_forked++;\n", ""),),
+    ),
+    Mutant(
+        "pins of tasks",
+        "a small array stays where a worker was told that it is",
+        GoTest("./pool", "TestASmallArrayStaysWhereItsTaskWasTold"),
+        (Cut("pool/task.go", "a.Segment.Ref()\n\tt.pinned", "t.pinned"),),
+    ),
+    Mutant(
         "signal of leases",
         "an opener during a proof does not end the host by SIGIO",
         GoTest("./shm", "TestLeaseSignal"),
@@ -202,7 +238,7 @@ MUTANTS = (
         "order of forks and starts",
         "an engine starts while other threads of the host fork",
         PythonTest("test_host_forks.py", "test_engines_start_while_the_host_forks"),
-        (Cut("capi/shim.c", "pthread_atfork(shim_hold_forks, shim_let_fork, shim_let_fork);", ""),),
+        (Cut("capi/shim.c", "pthread_atfork(before_fork, shim_let_fork, shim_let_fork);", ""),),
     ),
     Mutant(
         "descriptor limit put back",

@@ -1,0 +1,144 @@
+package shm
+
+import (
+	"slices"
+	"sync"
+	"time"
+)
+
+// A fresh page costs ten times what a warm one does, most of it in the kernel. So the memory of an arena that nobody
+// uses any more is kept for the next one, under one law: a page is never used again while any process can still see it. To
+// let go is always safe, since the kernel keeps the pages for whoever maps them; to reuse needs proof. That workers have
+// said RETIRED is none, since a child that user code forked in a worker still maps what its parent let go of.
+
+// mostSpares is how many arenas a heap keeps: 16 MiB at most.
+const mostSpares = 4
+
+// HostForks counts how often this process has forked. A forked child has all maps and descriptors of the host,
+// and they share their file descriptions, so that a lease does not notice it. Who embeds this package in a process that
+// can fork sets it before the first heap is made; a Go program forks only to exec.
+var HostForks = func() uint64 { return 0 }
+
+// spare is the memory of an arena that has gone: mapped, sealed, and seen by nobody else.
+type spare struct {
+	heap     *Heap
+	charge   *charge
+	fd       int
+	sealable bool
+	w        mapping
+	forks    uint64 // HostForks when it was mapped
+	since    time.Time
+}
+
+// recycler keeps the spares of all heaps.
+type recycler struct {
+	mu     sync.Mutex // guards what follows and Heap.closed; taken after Segment.mu, before budget.mu
+	spares []*spare   // the oldest first
+}
+
+// unseen proves that nobody can see the memory of a segment that the host has let go of. Its readable and private
+// maps are gone. s.mu is held.
+func (s *Segment) unseen() bool {
+	if s.forks != HostForks() { // a child of the host may map it, unknown to the kernel's count of descriptions
+		return false
+	}
+	if !s.heap.features.WriteLeases {
+		return false
+	}
+	return writeLease(s.fd) == nil // no other description is open, mapped or on its way in a socket
+}
+
+// keep takes over the memory of a segment that is done with. False: it is not to be used again. s.mu is held.
+func (r *recycler) keep(s *Segment) bool {
+	if s.arena == nil || !s.unseen() {
+		return false
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if s.heap.closed || r.count(s.heap) == mostSpares {
+		return false
+	}
+	r.spares = append(r.spares, &spare{
+		heap: s.heap, charge: s.charge, fd: s.fd, sealable: s.sealable, w: s.w, forks: s.forks, since: time.Now(),
+	})
+	s.fd, s.w = -1, mapping{}
+	s.charge.keepSpare()
+	if notify := s.heap.options.OnSpare; notify != nil {
+		notify()
+	}
+	return true
+}
+
+func (r *recycler) count(h *Heap) (n int) {
+	for _, kept := range r.spares {
+		if kept.heap == h {
+			n++
+		}
+	}
+	return n
+}
+
+// take gives the newest spare of a heap that has so many bytes, or nil. Its content is that of its last life.
+func (r *recycler) take(h *Heap, size int64) *spare {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.dropForked()
+	for i, found := range slices.Backward(r.spares) {
+		if found.heap == h && found.w.size >= size {
+			r.spares = slices.Delete(r.spares, i, i+1)
+			return found
+		}
+	}
+	return nil
+}
+
+// dropForked lets go of what a child of the host maps. r.mu is held.
+func (r *recycler) dropForked() {
+	now := HostForks()
+	r.spares = slices.DeleteFunc(r.spares, func(kept *spare) bool {
+		if kept.forks == now {
+			return false
+		}
+		kept.drop()
+		return true
+	})
+}
+
+// trim gives spares back to the kernel: of one heap or (nil) of all, those that have not been used for a time. It returns
+// how many bytes, and whether there are more.
+func (r *recycler) trim(of *Heap, unused time.Duration) (bytes uint64, more bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.spares = slices.DeleteFunc(r.spares, func(kept *spare) bool {
+		if of != nil && kept.heap != of {
+			return false
+		}
+		if time.Since(kept.since) < unused {
+			more = true
+			return false
+		}
+		bytes += kept.charge.bytes
+		kept.drop()
+		return true
+	})
+	return bytes, more
+}
+
+func (s *spare) drop() {
+	s.w.close()
+	closeFD(s.fd)
+	s.charge.release()
+}
+
+// revive makes an arena of a spare. It is another segment: no descriptor of the old one means the new one.
+func (h *Heap) revive(kept *spare, label string) *Segment {
+	s := &Segment{
+		heap: h, charge: kept.charge, id: lastID.Add(1), asked: kept.w.size, size: kept.w.size, label: label,
+		state: packed, fd: kept.fd, sealable: kept.sealable, w: kept.w, forks: kept.forks,
+	}
+	s.refs.Store(1)
+	s.arena = &arena{segment: s}
+	s.charge.reuse(label, &s.arena.count)
+	h.arenas.recycled.Add(1)
+	return s
+}

@@ -1,0 +1,234 @@
+//go:build linux
+
+package shm
+
+import (
+	"bytes"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+)
+
+func needsWriteLeases(t *testing.T) {
+	t.Helper()
+	if !Probe().WriteLeases {
+		t.Skip("this kernel has no write leases: memory is never used again")
+	}
+}
+
+// hostForks makes the test the one who counts forks.
+func hostForks(t *testing.T) (fork func()) {
+	t.Helper()
+	before, n := HostForks, uint64(0)
+	HostForks = func() uint64 { return n }
+	t.Cleanup(func() { HostForks = before })
+	return func() { n++ }
+}
+
+// arenaOf makes an arena with one slot that the caller lets go of, and opens it as a worker does.
+func arenaOf(t *testing.T, h *Heap, value byte) (slot *Slot, seg *Segment, reader int) {
+	t.Helper()
+	slot, err := h.Reserve(10_000, "x")
+	require.NoError(t, err)
+	fill(t, h, slot, value)
+	seg, _ = slot.Pin()
+	reader, err = seg.ReaderFD()
+	require.NoError(t, err)
+	seg.Unref()
+	return slot, seg, reader
+}
+
+func TestAnArenaThatNobodySeesIsUsedAgain(t *testing.T) {
+	needsWriteLeases(t)
+	h := heapFor(t)
+	slot, old, reader := arenaOf(t, h, 1)
+	closeFD(reader)
+	assert.Equal(t, bytes.Repeat([]byte{1}, 10_000), content(t, slot), "mapped readable as well")
+	slot.Unref()
+	stats := h.Stats()
+	assert.EqualValues(t, 256<<10, stats.FreeList)
+	assert.Zero(t, stats.InUse)
+	assert.Zero(t, stats.Arenas)
+	assert.Empty(t, h.Holders(10))
+
+	again := reserve(t, h, 10_000, 2)
+	seg, _ := pinned(t, again)
+	assert.EqualValues(t, 1, h.Stats().Recycled)
+	assert.Zero(t, h.Stats().FreeList)
+	assert.NotEqual(t, old.ID(), seg.ID(), "no descriptor of the old one means the new one")
+	_, err := old.ReaderFD()
+	require.ErrorIs(t, err, ErrDropped)
+	_, err = old.Readable()
+	require.ErrorIs(t, err, ErrDropped)
+	assert.Equal(t, bytes.Repeat([]byte{2}, 10_000), content(t, again))
+	_, err = mapShared(seg.fd, seg.Size(), true)
+	if Probe().FutureWrite {
+		require.ErrorIs(t, err, unix.EPERM, "its seals are still there")
+	}
+}
+
+// The worker that was told of it may ask for it, or map it, until it has answered RETIRED.
+func TestAnArenaIsNotUsedAgainBeforeEachWorkerHasLetGo(t *testing.T) {
+	needsWriteLeases(t)
+	h := heapFor(t)
+	slot, seg, reader := arenaOf(t, h, 1)
+	closeFD(reader)
+	seg.AddRemote()
+	seg.AddRemote()
+	slot.Unref()
+	for range 2 {
+		assert.Zero(t, h.Stats().FreeList)
+		assert.Equal(t, 1, h.Stats().Retiring)
+		assert.EqualValues(t, 256<<10, h.Stats().RetiringBytes)
+		seg.DoneRemote()
+	}
+	assert.EqualValues(t, 256<<10, h.Stats().FreeList)
+}
+
+// A worker says RETIRED, but a process that its user code started still maps it.
+func TestAnArenaThatAnotherProcessMapsIsNeverUsedAgain(t *testing.T) {
+	needsWriteLeases(t)
+	h := heapFor(t)
+	slot, seg, reader := arenaOf(t, h, 7)
+	seg.AddRemote()
+	child := start(t, "reads on", reader)
+	closeFD(reader)
+	child.hears("mapped")
+	seg.DoneRemote()
+	slot.Unref()
+	assert.Zero(t, h.Stats().FreeList)
+	assert.Zero(t, h.Stats().InUse, "it has been let go of")
+	for i := range 20 {
+		reserve(t, h, 10_000, byte(i))
+		child.says("")
+		child.hears("7")
+	}
+	_, err := child.ends()
+	require.NoError(t, err)
+}
+
+// The grandchild has what its parent had mapped, also after that has unmapped it, and shares its description.
+func TestAnArenaThatAForkOfTheWorkerMapsIsNeverUsedAgain(t *testing.T) {
+	needsWriteLeases(t)
+	h := heapFor(t)
+	slot, seg, reader := arenaOf(t, h, 7)
+	addr, err := mapShared(reader, seg.Size(), false) // as in a worker
+	require.NoError(t, err)
+	closeFD(reader)
+	grandchild := forkIdle(t)
+	require.NoError(t, unmap(addr, seg.Size()))
+	slot.Unref()
+	assert.Zero(t, h.Stats().FreeList)
+	endIdle(t, grandchild)
+}
+
+func TestAnArenaWithADescriptorInASocketIsNeverUsedAgain(t *testing.T) {
+	needsWriteLeases(t)
+	h := heapFor(t)
+	slot, _, reader := arenaOf(t, h, 1)
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	require.NoError(t, err)
+	require.NoError(t, unix.Sendmsg(pair[0], []byte{0}, unix.UnixRights(reader), nil, 0))
+	closeFD(reader)
+	closeFD(pair[0])
+	slot.Unref()
+	assert.Zero(t, h.Stats().FreeList)
+	closeFD(pair[1])
+}
+
+// A child of the host shares the host's descriptions, so that the kernel's proof does not see it. Hence the count of forks.
+func TestAnArenaThatAForkOfTheHostMapsIsNeverUsedAgain(t *testing.T) {
+	needsWriteLeases(t)
+	h := heapFor(t)
+	fork := hostForks(t)
+	slot, seg, reader := arenaOf(t, h, 1)
+	closeFD(reader)
+	_, unmapPrivate, err := seg.PrivateMap()
+	require.NoError(t, err)
+	fork()
+	child := forkIdle(t)
+	defer endIdle(t, child)
+	require.NoError(t, writeLease(seg.fd), "the kernel does not notice")
+	unmapPrivate()
+	slot.Unref()
+	assert.Zero(t, h.Stats().FreeList)
+}
+
+func TestWhatIsKeptIsNotUsedAgainAfterAForkOfTheHost(t *testing.T) {
+	needsWriteLeases(t)
+	h := heapFor(t)
+	fork := hostForks(t)
+	slot, _, reader := arenaOf(t, h, 1)
+	closeFD(reader)
+	slot.Unref()
+	require.NotZero(t, h.Stats().FreeList)
+	fork()
+	reserve(t, h, 10, 1)
+	assert.Zero(t, h.Stats().Recycled)
+	assert.Zero(t, h.Stats().FreeList)
+}
+
+func TestWithoutWriteLeasesNothingIsUsedAgain(t *testing.T) {
+	h := heapFor(t)
+	h.features.WriteLeases = false
+	slot, _, reader := arenaOf(t, h, 1)
+	closeFD(reader)
+	slot.Unref()
+	assert.Zero(t, h.Stats().FreeList)
+}
+
+func TestAHeapKeepsAFewArenasOnly(t *testing.T) {
+	needsWriteLeases(t)
+	h := heapFor(t)
+	var slots []*Slot
+	for range 100 {
+		s, err := h.Reserve(200_000, "x")
+		require.NoError(t, err)
+		slots = append(slots, s)
+	}
+	require.Greater(t, h.Stats().Arenas, mostSpares)
+	for _, s := range slots {
+		s.Unref()
+	}
+	assert.LessOrEqual(t, h.Stats().FreeList, uint64(mostSpares*largestArena))
+	assert.NotZero(t, h.Stats().FreeList)
+	assert.True(t, h.Trim(patience), "they were needed not long ago")
+	assert.False(t, h.Trim(0))
+	assert.Zero(t, h.Stats().FreeList)
+}
+
+func TestAClosedHeapKeepsNothing(t *testing.T) {
+	h := heapFor(t)
+	slot, _, reader := arenaOf(t, h, 1)
+	closeFD(reader)
+	h.Close()
+	slot.Unref()
+	assert.Zero(t, h.Stats().FreeList)
+}
+
+func TestWhatIsKeptIsGivenBackBeforeTheHeapIsFull(t *testing.T) {
+	needsWriteLeases(t)
+	h := heapWith(t, HeapOptions{Limit: 4 << 20})
+	slot, _, reader := arenaOf(t, h, 1)
+	closeFD(reader)
+	slot.Unref()
+	require.NotZero(t, h.Stats().FreeList)
+	create(t, h, 4<<20)
+	assert.Zero(t, h.Stats().FreeList)
+}
+
+func TestAHeapSaysWhenItKeepsSomething(t *testing.T) {
+	needsWriteLeases(t)
+	kept := 0
+	h := heapWith(t, HeapOptions{OnSpare: func() { kept++ }})
+	slot, _, reader := arenaOf(t, h, 1)
+	slot.Unref()
+	assert.Zero(t, kept)
+	closeFD(reader)
+	slot, _, reader = arenaOf(t, h, 1)
+	closeFD(reader)
+	slot.Unref()
+	assert.Equal(t, 1, kept)
+}

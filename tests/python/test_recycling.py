@@ -1,0 +1,148 @@
+"""Memory of small arrays is used again, and nobody who has seen it ever sees that."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from typing import Any
+
+import numpy as np
+import pytest
+
+import jobs
+from polling import until
+from theus import DELETE, TheusEngine
+
+# `make churn` makes it longer.
+SECONDS = float(os.environ.get("TEST_CHURN_SECONDS", "5"))
+ROUNDS = 60
+KEYS = 200
+LENGTHS = (0, 1, 100, 3000, 20_000)
+
+kept: list[tuple[Any, int]] = []  # in a worker: arrays that outlive their task, and their checksums
+
+
+def hold_and_check(ctx: Any, keys: list[str], sums: list[int], seed: int, most: int) -> int:
+    """Check what earlier tasks kept, then keep some of what this one reads."""
+    for array, checksum in kept:
+        assert jobs.checksum(array) == checksum, "an array changed after its task"
+    for key, checksum in zip(keys, sums, strict=True):
+        array = ctx.heavy[key]
+        assert jobs.checksum(array) == checksum, f"{key} is not what was published"
+        kept.append((array[:], checksum))
+    random.Random(seed).shuffle(kept)
+    del kept[most:]
+    return len(kept)
+
+
+def test_old_snapshots_and_views_never_change(engine: TheusEngine) -> None:
+    rng = random.Random(1)
+    content: dict[str, int] = {}  # checksums of the current version
+    snapshots: list[tuple[Any, dict[str, int]]] = []
+    views: list[tuple[np.ndarray[Any, Any], int]] = []
+    deadline = time.monotonic() + SECONDS
+    rounds = 0
+    while time.monotonic() < deadline or rounds < ROUNDS or not _both(engine):
+        rounds += 1
+        assert rounds < 100 * ROUNDS + 100 * SECONDS, "nothing is ever used again"
+        replaced: dict[str, Any] = {}
+        for key in rng.sample(range(KEYS), rng.choice((1, 20, KEYS))):
+            array = engine.heavy.alloc(f"k{key}", rng.choice(LENGTHS), np.uint8)
+            array[:] = rng.randrange(256)
+            replaced[f"k{key}"] = array
+        engine.compare_and_swap(engine.state.version, heavy=replaced)
+        content.update({key: jobs.checksum(array) for key, array in replaced.items()})
+        if rng.random() < 0.3:  # what is left must not keep its arenas
+            gone = rng.sample(sorted(content), len(content) * 9 // 10)
+            engine.compare_and_swap(engine.state.version, heavy=dict.fromkeys(gone, DELETE))
+            for key in gone:
+                del content[key]
+        del replaced
+        if content:
+            key = rng.choice(sorted(content))
+            views.append((np.asarray(engine.heavy[key]), content[key]))
+        snapshots.append((engine.state, dict(content)))
+        rng.shuffle(snapshots)
+        rng.shuffle(views)
+        del snapshots[rng.choice((0, 2, 4)) :], views[rng.choice((0, 10, 30)) :]
+        sample = rng.sample(sorted(content), min(5, len(content)))
+        sums = [content[key] for key in sample]
+        engine.run(hold_and_check, sample, sums, rounds, rng.choice((0, 3, 20)))
+        for array, checksum in views:
+            assert jobs.checksum(array) == checksum, "a view changed"
+        for state, sums_then in snapshots:
+            for key, checksum in sums_then.items():
+                assert jobs.checksum(state.heavy[key]) == checksum, "a snapshot changed"
+    memory = engine.stats()["memory"]
+    assert memory["recycled"] > 0
+    assert memory["moved"] > 0
+
+
+def _both(engine: TheusEngine) -> bool:
+    memory = engine.stats()["memory"]
+    return bool(memory["recycled"] and memory["moved"])
+
+
+def test_memory_is_used_again_once_workers_have_let_go(engine: TheusEngine) -> None:
+    def come_and_go() -> bool:
+        engine.heavy.put("a", np.full(5000, 1.0))
+        assert engine.run(jobs.read_all, "a")["checksum"]
+        del engine.heavy["a"]
+        until(lambda: engine.stats()["segments"] == 0, "the array to go")
+        until(lambda: engine.stats()["memory"]["retiring"] == 0, "the worker to let go")
+        return bool(engine.stats()["memory"]["recycled"])
+
+    until(come_and_go, "an arena to be used again")
+
+
+def test_what_is_kept_is_given_back_when_it_is_not_needed(engine: TheusEngine) -> None:
+    engine.heavy.put("a", np.zeros(10))
+    del engine.heavy["a"]
+    until(lambda: engine.stats()["segments"] == 0, "the array to go")
+    until(lambda: engine.stats()["memory"]["free_list"] == 0, "it to be given back")
+    engine.heavy.put("a", np.zeros(10))
+    del engine.heavy["a"]
+    engine.reap()
+    assert engine.stats()["memory"]["free_list"] == 0
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_nothing_is_used_again_that_a_child_of_the_host_maps(engine: TheusEngine) -> None:
+    engine.heavy.put("a", np.full(1000, 1.0))
+    child = os.fork()
+    if child == 0:
+        signal.pause()
+        os._exit(0)
+    try:
+        del engine.heavy["a"]
+        until(lambda: engine.stats()["segments"] == 0, "the array to go")
+        memory = engine.stats()["memory"]
+        assert memory["free_list"] == 0
+        engine.heavy.put("a", np.full(1000, 2.0))
+        assert engine.stats()["memory"]["recycled"] == 0
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
+def test_one_survivor_does_not_keep_its_arena(engine: TheusEngine) -> None:
+    count = 600
+    for i in range(count):
+        engine.heavy.put(f"k{i}", np.full(1000, i))
+    assert engine.run(lambda ctx: int(ctx.heavy["k5"][0])) == 5
+    state = engine.state
+    engine.compare_and_swap(
+        state.version, heavy={f"k{i}": DELETE for i in range(count) if i % 100 != 5}
+    )
+    del state
+    until(
+        lambda: engine.reap() is not None and engine.stats()["arenas"] == 1,
+        "the arenas of few survivors to be given back, but for the one that is filled now",
+    )
+    memory = engine.stats()["memory"]
+    assert memory["moved"] >= 1
+    for i in range(5, count, 100):
+        assert engine.heavy[f"k{i}"].tolist() == [i] * 1000
+        assert engine.run(lambda ctx, i: int(ctx.heavy[f"k{i}"].sum()), i) == i * 1000
