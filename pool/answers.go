@@ -113,7 +113,11 @@ func (w *worker) onRetired(id uint64) {
 	defer p.unlock()
 	if seg := w.known[id]; seg != nil {
 		delete(w.known, id)
-		p.letGo(seg)
+		p.letGo(seg.DoneRemote)
+	}
+	if room := w.reserved[id]; room != nil {
+		delete(w.reserved, id)
+		p.letGo(room.Release)
 	}
 }
 

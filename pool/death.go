@@ -176,7 +176,11 @@ func (w *worker) discard() {
 	}
 	for id, seg := range w.known {
 		delete(w.known, id)
-		w.pool.letGo(seg)
+		w.pool.letGo(seg.DoneRemote)
+	}
+	for id, room := range w.reserved {
+		delete(w.reserved, id)
+		w.pool.letGo(room.Release)
 	}
 }
 

@@ -313,9 +313,9 @@ func (p *Pool) AwaitRetired(timeout time.Duration, enough func() bool) {
 	}
 }
 
-// letGo notes that a worker does not map a segment any more. mu is held.
-func (p *Pool) letGo(seg *shm.Segment) {
-	seg.DoneRemote()
+// letGo notes that a worker does not map something any more. mu is held.
+func (p *Pool) letGo(note func()) {
+	note()
 	if p.retired != nil {
 		close(p.retired)
 		p.retired = nil

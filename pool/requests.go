@@ -17,11 +17,13 @@ const (
 	fetchState    = 2
 	fetchFunction = 3
 	fetchKeys     = 4
+	fetchPrivate  = 5
 
 	fetchedHere        = 0
 	fetchedAbsent      = 1
 	fetchedUnpublished = 2
 	fetchedError       = 3
+	fetchedFull        = 4
 )
 
 func (w *worker) onFetch(request uint64, d *decoder) error {
@@ -42,6 +44,8 @@ func (w *worker) onFetch(request uint64, d *decoder) error {
 		w.fetchHeavy(request, t, key)
 	case fetchSegment:
 		w.fetchSegment(request, t, argument)
+	case fetchPrivate:
+		w.fetchPrivate(request, t, argument)
 	case fetchState:
 		w.fetchState(request, t, key)
 	case fetchFunction:
@@ -113,19 +117,60 @@ func (w *worker) answerArray(request uint64, a *Array) {
 }
 
 func (w *worker) fetchSegment(request uint64, t *Task, id uint64) {
-	seg := w.known[id]
-	for _, a := range t.call.Arrays {
-		if a.Segment.ID() == id {
-			seg = a.Segment
-		}
-	}
-	if seg == nil {
-		w.answerError(request, fmt.Sprintf("segment %d is gone: its array was replaced and nothing pins it", id))
+	if seg := w.findSegment(t, id); seg != nil {
+		w.answerArray(request, whole(seg))
 		return
 	}
-	// The whole segment as bytes; the worker knows what lies in it.
-	a := &Array{Segment: seg, Layout: Layout{Descr: "|u1", Itemsize: 1, Shape: []int64{seg.Size()}, Strides: []int64{1}}}
-	w.answerArray(request, a)
+	w.answerGone(request, id)
+}
+
+// fetchPrivate answers with a segment that the worker will map privately. What it may write there counts in the
+// budget until it has said RETIRED of the reservation.
+func (w *worker) fetchPrivate(request uint64, t *Task, id uint64) {
+	seg := w.findSegment(t, id)
+	if seg == nil {
+		w.answerGone(request, id)
+		return
+	}
+	fd, err := seg.ReaderFD()
+	if err != nil {
+		w.answerError(request, err.Error())
+		return
+	}
+	room, err := w.pool.options.Heap.ReservePrivate(seg)
+	var e encoder
+	if err != nil {
+		_ = closeFD(fd)
+		e.u8(fetchedFull)
+		e.str(allocError(err))
+		w.send(frameFetched, request, e.buf)
+		return
+	}
+	w.note(seg)
+	w.reserved[room.ID()] = room
+	e.u8(fetchedHere)
+	e.array(whole(seg), true, false)
+	e.u64(room.ID())
+	w.send(frameFetched, request, e.buf, fd)
+}
+
+// findSegment gives a segment that a worker asks for by number.
+func (w *worker) findSegment(t *Task, id uint64) *shm.Segment {
+	for _, a := range t.call.Arrays {
+		if a.Segment.ID() == id {
+			return a.Segment
+		}
+	}
+	return w.known[id]
+}
+
+func (w *worker) answerGone(request, id uint64) {
+	w.answerError(request, fmt.Sprintf("segment %d is gone: its array was replaced and nothing pins it", id))
+}
+
+// whole is a segment as bytes; the worker knows what lies in it.
+func whole(seg *shm.Segment) *Array {
+	return &Array{Segment: seg, Layout: Layout{Descr: "|u1", Itemsize: 1, Shape: []int64{seg.Size()}, Strides: []int64{1}}}
 }
 
 func (w *worker) fetchFunction(request uint64, t *Task, id uint64) {

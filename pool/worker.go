@@ -29,7 +29,8 @@ type worker struct {
 	ready     bool
 	condemned bool // SIGKILL was sent
 	assigned  []*Task
-	known     map[uint64]*shm.Segment // segments whose descriptor it was sent and has not let go of
+	known     map[uint64]*shm.Segment     // segments whose descriptor it was sent and has not let go of
+	reserved  map[uint64]*shm.Reservation // for its private maps
 	functions map[uint64]bool
 	done      uint64
 
@@ -74,6 +75,7 @@ func (p *Pool) launch(z *zygote, index int) error {
 		pool: p, id: p.lastWorker, index: index, zygote: z, page: page, pidfd: -1,
 		conn:      &conn{fd: ours, maxPayload: maxPayload},
 		known:     map[uint64]*shm.Segment{},
+		reserved:  map[uint64]*shm.Reservation{},
 		functions: map[uint64]bool{},
 	}
 	if w.token, err = p.reactor.add(w); err != nil {

@@ -258,3 +258,18 @@ func TestAPrivateMapCountsInFull(t *testing.T) {
 	unmapToo()
 	assert.Equal(t, before.InUse, h.Stats().InUse)
 }
+
+func TestAReservationCountsUntilItIsReleased(t *testing.T) {
+	h := heapWith(t, HeapOptions{Limit: 2 << 20})
+	s := create(t, h, 1<<20)
+	room, err := h.ReservePrivate(s)
+	require.NoError(t, err)
+	assert.NotEqual(t, s.ID(), room.ID())
+	assert.EqualValues(t, 2<<20, h.Stats().InUse)
+	assert.Equal(t, 1, h.Stats().Segments)
+	_, err = h.ReservePrivate(s)
+	require.ErrorAs(t, err, new(*FullError))
+	room.Release()
+	room.Release()
+	assert.EqualValues(t, 1<<20, h.Stats().InUse)
+}

@@ -28,6 +28,7 @@ from theus.stateless import StrictPickler
 
 ZYGOTE = Path(theus.worker.__file__).parent / "zygote.py"
 DEADLINE = 20.0
+PROTOCOL = 2
 
 CONFIG, ZYGOTE_READY, SPAWN, SPAWNED, SPAWN_FAILED, EXITED = 1, 2, 3, 4, 5, 6
 READY, FUNCTION, TASK, FETCH, FETCHED, ALLOC, GRANTED, RESULT, FAILED = range(16, 25)
@@ -238,7 +239,7 @@ class Worker:
 
     def wait_until_ready(self) -> None:
         ready = self.expect(READY, self.number)
-        assert ready.take("II") == (1, self.pid)
+        assert ready.take("II") == (PROTOCOL, self.pid)
 
     def status(self) -> tuple[int, int]:
         """(phase, task) of the status page."""
@@ -380,7 +381,7 @@ class Host:
         ours, theirs = socket.socketpair()
         self.connection = Connection(ours)
         config = {
-            "protocol": 1,
+            "protocol": PROTOCOL,
             "sys_path": sys.path,
             "cwd": os.getcwd(),
             "env": dict(os.environ),

@@ -18,6 +18,7 @@ from fake_host import (
     JSON,
     PICKLE,
     RESULT,
+    RETIRED,
     Host,
     Message,
     Segment,
@@ -67,9 +68,18 @@ def asked(worker: Worker, task: int, kind: int) -> tuple[Message, str, int]:
     return question, question.text(), question.take("Q")
 
 
-def answer(worker: Worker, question: Message, segment: Segment, what: Any, key: str) -> None:
+def answer(
+    worker: Worker,
+    question: Message,
+    segment: Segment,
+    what: Any,
+    key: str,
+    reservation: int | None = None,
+) -> None:
     fd = segment.reader()
     array = descriptor(segment, key, what, has_fd=True)
+    if reservation is not None:
+        array += struct.pack("<Q", reservation)
     worker.send(FETCHED, question.id, b"\0" + array, [fd])
     os.close(fd)
 
@@ -282,10 +292,12 @@ class TestReadOnly:
         array = descriptor(prices, "prices", PRICES, has_fd=True)
         task = start(worker, change, arrays=[array], fds=[fd])
         os.close(fd)
-        question, _, segment = asked(worker, task, 1)
+        question, _, segment = asked(worker, task, 5)
         assert segment == prices.id
-        answer(worker, question, prices, np.zeros(prices.size, "u1"), "")
+        reservation = 777_777
+        answer(worker, question, prices, np.zeros(prices.size, "u1"), "", reservation)
         assert worker.result(task) == (-5.0, 0.0, "ndarray")
+        worker.expect(RETIRED, reservation)  # what it may have written is gone
         assert prices.read(0, 8) == PRICES.tobytes()[:8]
 
 

@@ -15,7 +15,7 @@ import struct
 import time
 from collections.abc import Sequence
 
-PROTOCOL = 1
+PROTOCOL = 2
 
 CONFIG = 1
 ZYGOTE_READY = 2

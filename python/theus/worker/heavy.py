@@ -7,7 +7,7 @@ import math
 import operator
 import os
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 
@@ -15,11 +15,12 @@ from .. import arrays
 from ..arrays import Origin, ShmArray, bytes_over, over_memory
 from ..context import HeavyView
 from ..dtypes import descr_of, dtype_of
-from ..errors import HeapFull, TheusError
-from ..mapping import Mapping
+from ..errors import TheusError
+from ..mapping import PAGE_SIZE, Mapping
 from ..references import offset_of
 from . import wire
 from .link import HEAVY, KEYS, NO_DESCRIPTORS, Link, take_array
+from .refusals import raise_refusal
 from .wire import Reader, WireArray
 
 _HERE = 0
@@ -177,7 +178,10 @@ class TaskHeavy(HeavyView):
         """A private, writable view of an array; see `HeavyView.cow`."""
         read = self[key]
         described = self._described[key]
-        mapping = self._link.fetch_private(self._task, described.segment, f"heavy[{key!r}]")
+        if described.size - PAGE_SIZE >= read.nbytes:
+            # It shares its segment with others: a map of them all for this one would be waste.
+            return np.array(read, subok=False, order="K")
+        mapping = self._link.fetch_copy(self._task, described.segment, f"heavy[{key!r}]")
         origin = Origin(key=key, address=mapping.address, nbytes=read.nbytes, kind="private")
         private = over_memory(
             mapping.address + described.offset,
@@ -253,7 +257,7 @@ class TaskHeavy(HeavyView):
         with self._link.allocate(self._task, nbytes, label) as answer:
             fields = Reader(answer.payload)
             if fields.u8() != _HERE:
-                _raise_refusal(fields.text())
+                raise_refusal(fields.text())
             segment, size = fields.u64(), fields.u64()
             fd = answer.take_fd()
         if fd is None:
@@ -387,21 +391,3 @@ def _require_inside(
             f"an array of shape {tuple(shape)} reaches over segment {mapping.segment} of "
             f"{mapping.size} bytes: a bug in theus"
         )
-
-
-def _raise_refusal(text: str) -> NoReturn:
-    """Raise what a refused allocation means."""
-    facts = json.loads(text)
-    message = str(facts.get("message", text))
-    full = facts.get("full")
-    if not isinstance(full, dict):
-        raise OSError(f"no shared memory for the task: {message}")
-    numbers = {name.lower().replace("_", ""): value for name, value in full.items()}
-    raise HeapFull(
-        message,
-        asked=int(numbers.get("asked", 0)),
-        in_use=int(numbers.get("inuse", 0)),
-        limit=int(numbers.get("limit", 0)),
-        source=str(numbers.get("source", "")),
-        holders=numbers.get("holders") or (),
-    )

@@ -24,6 +24,7 @@ from ..mapping import Mapping
 from . import frames, wire
 from .frames import Channel, Frame
 from .process import exit_now, flush_output
+from .refusals import raise_refusal
 from .segments import Segments
 from .wire import Reader, WireArray, WireValue
 
@@ -33,6 +34,9 @@ SEGMENT = 1
 STATE = 2
 FUNCTION = 3
 KEYS = 4
+PRIVATE = 5
+
+FULL = 4  # the status of FETCHED that says HeapFull
 
 # What a system call says of a descriptor that is closed, or is not our socket any more.
 _NOT_OUR_SOCKET = (errno.EBADF, errno.ENOTSOCK, errno.ENOTCONN)
@@ -211,6 +215,28 @@ class Link:
         """A private map of a segment; see `_fetch_segment`."""
         size, fd, _ = self._fetch_segment(task, segment, what)
         return self.segments.map_private(segment, size, fd)
+
+    def fetch_copy(self, task: int, segment: int, what: str) -> Mapping:
+        """A private map of a segment that user code writes to: all of it counts in the budget.
+
+        Raises:
+            HeapFull: there is no room. SegmentGone, TheusError: as `_fetch_segment`.
+        """
+        with self.fetch(task, PRIVATE, argument=segment) as answer:
+            fields = Reader(answer.payload)
+            status = fields.u8()
+            if status == FULL:
+                raise_refusal(fields.text())
+            if status:
+                text = f"{what} (segment {segment}) cannot be mapped: {fields.text()}"
+                raise SegmentGone(text, segment=segment)
+            size = fields.array().size
+            reservation = fields.u64()
+            fd = answer.take_fd()
+        if fd is None:
+            self.segments.give_back(reservation)
+            raise TheusError(f"{what} cannot be mapped: {NO_DESCRIPTORS}")
+        return self.segments.map_private(segment, size, fd, reservation)
 
     def _fetch_segment(self, task: int, segment: int, what: str) -> tuple[int, int, bool]:
         """Ask for a descriptor of a segment: (size, descriptor, whether it is for writing).

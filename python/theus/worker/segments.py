@@ -24,6 +24,7 @@ class Segments:
         # Filled by finalizers, which may run in the middle of anything: a deque's append needs no
         # lock, and `settle` does the rest at a moment of its own choosing.
         self._unmapped: collections.deque[int] = collections.deque()
+        self._given_back: collections.deque[int] = collections.deque()
 
     def find(self, segment: int) -> Mapping | None:
         """The map for reading, if there is one."""
@@ -48,20 +49,39 @@ class Segments:
         finally:
             os.close(fd)
 
-    def map_private(self, segment: int, size: int, fd: int) -> Mapping:
+    def map_private(self, segment: int, size: int, fd: int, reservation: int = 0) -> Mapping:
         """Map a segment so that what is written stays here. Closes `fd`.
+
+        Args:
+            segment: its number.
+            size: bytes to map.
+            fd: its descriptor.
+            reservation: the number under which the host counts these pages until they are
+                unmapped; 0: it does not.
 
         Raises:
             OSError: the kernel refused.
         """
+
+        def unmapped(segment: int) -> None:
+            self._unmapped.append(segment)
+            if reservation:
+                self.give_back(reservation)
+
         try:
-            made = map_private(
-                fd, max(size, PAGE_SIZE), segment=segment, on_unmap=self._unmapped.append
-            )
+            made = map_private(fd, max(size, PAGE_SIZE), segment=segment, on_unmap=unmapped)
+        except OSError:
+            if reservation:
+                self.give_back(reservation)
+            raise
         finally:
             os.close(fd)
         self._maps[segment] += 1
         return made
+
+    def give_back(self, reservation: int) -> None:
+        """Nothing here uses the pages of a reservation any more."""
+        self._given_back.append(reservation)
 
     def map_output(self, segment: int, size: int, fd: int) -> Mapping:
         """Map a granted segment to fill it. `fd` is still the caller's."""
@@ -86,18 +106,21 @@ class Segments:
     @property
     def unsettled(self) -> bool:
         """Whether `settle` has anything to do."""
-        return bool(self._unmapped or self._retired)
+        return bool(self._unmapped or self._retired or self._given_back)
 
     def settle(self) -> list[int]:
-        """The retired segments that this process has no map of any more; each is told once."""
+        """The retired segments that this process has no map of any more, and the reservations
+        that it does not need any more; each is told once.
+        """
         with contextlib.suppress(IndexError):
             while True:
                 segment = self._unmapped.popleft()
                 self._maps[segment] -= 1
                 if self._maps[segment] <= 0:
                     del self._maps[segment]
-        if not self._retired:
-            return []
         free = [segment for segment in self._retired if segment not in self._maps]
         self._retired.difference_update(free)
+        with contextlib.suppress(IndexError):
+            while True:
+                free.append(self._given_back.popleft())
         return free
