@@ -37,23 +37,38 @@ func pushPending(h uint64) {
 // when the goroutine below has begun with it.
 var releasing sync.Mutex
 
-// releasePending releases all that was pushed and returns how many.
-func releasePending() (n int) {
+// releasePending releases all that was pushed.
+func releasePending() {
 	releasing.Lock()
 	defer releasing.Unlock()
 	for p := pendingList.Swap(nil); p != nil; p = p.next {
-		if release(p.handle) == nil {
-			n++
-		}
+		releaseQueued(p.handle)
 	}
-	return n
 }
 
-// startReaper starts the goroutine that releases in the background, once.
+// releaseQueued releases one handle and has its engine count it. A bug that shows here poisons that engine, as in
+// any call, and costs the other handles nothing.
+func releaseQueued(h uint64) {
+	owner := ownerOf(h)
+	var err error
+	p := guard.Catch("background release", func() {
+		inject("background release")
+		err = release(h)
+	})
+	switch {
+	case owner == nil: // a blob, or nothing that lives
+	case p != nil:
+		owner.Poison(p)
+	case err == nil:
+		owner.ReleasedLater()
+	}
+}
+
+// startReaper starts the goroutine that releases in the background, once. It sleeps until something is pushed.
 var startReaper = sync.OnceFunc(func() {
 	guard.Go("reaper", func(*guard.Panic) {}, func() {
 		for range pendingWake {
-			guard.Catch("background release", func() { releasePending() })
+			releasePending()
 		}
 	})
 })

@@ -127,12 +127,14 @@ func (e *Engine) withRoom(allocate func() error) error {
 		return err
 	}
 	deadline := time.Now().Add(patience)
+	var asked sync.Once
 	for {
 		retired := e.pool.Retired()
 		err := allocate()
-		if !errors.As(err, new(*shm.FullError)) || e.heap.Stats().Retiring == 0 {
+		if !errors.As(err, new(*shm.FullError)) || !e.heap.Retiring() {
 			return err
 		}
+		asked.Do(e.pool.LetGo)
 		select {
 		case <-retired:
 		case <-time.After(time.Until(deadline)):

@@ -55,6 +55,7 @@ type Engine struct {
 	pool    *pool.Pool
 	poison  atomic.Pointer[guard.Panic]
 	trimmer trimmer
+	reaper  reaper
 
 	mu       sync.Mutex // guards closed and building
 	closed   bool

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 
 	"github.com/theus-project/theus-go/pool"
+	"github.com/theus-project/theus-go/shm"
 )
 
 // Stats describes the engine as JSON; API.md names the fields.
@@ -27,29 +28,17 @@ func (e *Engine) Stats() ([]byte, error) {
 		"tasks":     map[string]any{"queued": p.Queued, "running": p.Running, "done": p.Done, "failed": p.Failed},
 		"conflicts": e.store.Conflicts(),
 		"pins":      s.Pins,
+		"reaper":    e.reaperStats(),
+		"features":  features(),
 		"warnings":  p.Warnings,
 	})
 }
 
-// Reaped counts what a Reap gave back.
-type Reaped struct {
-	Segments  int    `json:"segments"`
-	Bytes     uint64 `json:"bytes"`
-	Handles   int    `json:"handles"`
-	Processes int    `json:"processes"`
-}
-
-// Reap runs release, which lets go of what finalizers have queued and counts it, and
-// waits a little for workers to let go of what was retired. The difference in the heap is what it reports.
-func (e *Engine) Reap(release func() (handles int)) Reaped {
-	before := e.heap.Stats()
-	r := Reaped{Handles: release()}
-	e.pool.AwaitRetired(patience, func() bool { return e.heap.Stats().Retiring == 0 })
-	e.heap.Trim(0)
-	after := e.heap.Stats()
-	r.Segments = max(0, before.Segments+before.Retiring-after.Segments-after.Retiring)
-	if after.InUse < before.InUse {
-		r.Bytes = before.InUse - after.InUse
+// features names what of the kernel is used; what is false is worked around.
+func features() map[string]bool {
+	f := shm.Probe()
+	return map[string]bool{
+		"memfd": f.Memfd, "noexec_seal": f.NoexecSeal, "future_write_seal": f.FutureWrite,
+		"mremap_dontunmap": f.DontUnmapMove, "leases": f.Leases, "write_leases": f.WriteLeases, "fallocate": f.Fallocate,
 	}
-	return r
 }

@@ -252,7 +252,7 @@ int32_t theus_release(uint64_t handle);
 
 /* The same for finalizers: only queues the handle and returns; it waits for no
  * lock and never fails on a stale handle. Reclaimed in the background within
- * milliseconds, or by the next theus_reap. */
+ * milliseconds, without any further call, or by the next theus_reap. */
 int32_t theus_release_later(uint64_t handle);
 
 /* ---- engine ------------------------------------------------------------ */
@@ -409,10 +409,24 @@ int32_t theus_logs(theus_engine engine, theus_blob *out, theus_error *err);
 /* Bytes of a blob; the pointer lives as long as the blob. */
 int32_t theus_blob_data(theus_blob blob, const void **ptr, uint64_t *len);
 
-/* JSON: version, workers, memory, segments, tasks, conflicts. */
+/* JSON: version, workers, memory, segments, tasks, conflicts, features (what of
+ * the kernel is used), and reaper: what was given back since theus_open
+ * ({"segments","bytes","handles","processes"}, as of theus_reap) and last_run, when
+ * it last had anything to do, in seconds since 1970 (null: never). */
 int32_t theus_stats(theus_engine engine, theus_blob *json, theus_error *err);
 
-/* Reclaims at once what is no longer reachable. JSON: {"segments","bytes","handles","processes"}. */
+/* Reclaims at once what the background reaper reclaims a little later: releases
+ * what was given to theus_release_later, and has idle workers let go of memory that
+ * was retired. Never needed for correctness; nothing that is in use goes.
+ *
+ * *json = {"segments","bytes","handles","processes"}, what was given back while the
+ * call ran, by whomever: segments that no process maps any more and their bytes,
+ * handles of this engine that theus_release_later had queued, ended worker and zygote
+ * processes. Each is counted when it happens, so allocations meanwhile do not
+ * change it, and calls of several threads take turns, so no two report the same.
+ *
+ * Blocks for at most 0.2 s, for workers to answer, and only if memory is retired. Any thread.
+ * THEUS_EBADF, THEUS_ECLOSED, THEUS_EPOISONED. */
 int32_t theus_reap(theus_engine engine, theus_blob *json, theus_error *err);
 
 #pragma GCC visibility pop

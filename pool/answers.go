@@ -24,6 +24,8 @@ func (w *worker) received(f *frame) error {
 		return w.onAlloc(f.id, d)
 	case frameRetired:
 		w.onRetired(f.id)
+	case frameChecked:
+		w.onChecked()
 	case frameLog:
 		return w.onLog(f.id, d)
 	default:
@@ -113,11 +115,15 @@ func (w *worker) onRetired(id uint64) {
 	defer p.unlock()
 	if seg := w.known[id]; seg != nil {
 		delete(w.known, id)
+		delete(w.watched.retired, id)
 		p.letGo(seg.DoneRemote)
 	}
 	if room := w.reserved[id]; room != nil {
 		delete(w.reserved, id)
 		p.letGo(room.Release)
+	}
+	if len(w.assigned) == 0 && len(w.watched.retired) == 0 {
+		w.watched.unchecked = false // it lives, and has let go of everything
 	}
 }
 

@@ -135,6 +135,7 @@ func (p *Pool) judge(w *worker) {
 		}
 	}
 	w.discard()
+	p.buried++
 	if p.ending || p.workers[w.index] != w {
 		return
 	}
@@ -217,11 +218,16 @@ func pollDeath(pidfd int, timeout time.Duration) {
 	}
 }
 
+// poll waits at least as long as it is told to; 0: not at all.
 func poll(fds []unix.PollFd, timeout time.Duration) (int, error) {
 	if err := failpoint.Fail(failpoint.PoolPoll); err != nil {
 		return 0, err
 	}
-	return unix.Poll(fds, int(timeout.Milliseconds())+1)
+	wait := 0
+	if timeout > 0 {
+		wait = int(timeout.Milliseconds()) + 1
+	}
+	return unix.Poll(fds, wait)
 }
 
 // pollPid looks again and again whether a process is gone, since no descriptor tells.

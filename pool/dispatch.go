@@ -141,6 +141,7 @@ func (p *Pool) workerToPrefetch(t *Task) *worker {
 func (p *Pool) give(t *Task, w *worker) {
 	t.worker = w
 	w.assigned = append(w.assigned, t)
+	p.watchLater()
 	if len(w.assigned) == 1 {
 		p.begin(t, w)
 	}
@@ -321,6 +322,7 @@ func (p *Pool) completed(w *worker, id uint64) *Task {
 	t := w.assigned[i]
 	w.assigned = slices.Delete(w.assigned, i, i+1)
 	w.done++
+	w.works()
 	t.worker = nil
 	if t.timer != nil {
 		t.timer.Stop()

@@ -129,6 +129,9 @@ type fakeWorkerState struct {
 	*peerConn
 	page  *uint64
 	queue []fakeTask
+
+	hoards  bool     // keeps maps in garbage, as a reference cycle does
+	hoarded []uint64 // segments it was told to let go of, and has not
 }
 
 func fakeWorker() {
@@ -174,7 +177,19 @@ func (w *fakeWorkerState) handle(f *frame) {
 		}
 		w.queue = append(w.queue, t)
 	case frameRetire:
+		if w.hoards {
+			w.hoarded = append(w.hoarded, f.id)
+			break
+		}
 		w.write(frameRetired, f.id, nil)
+	case frameCheck:
+		if d.u8() == 1 {
+			for _, segment := range w.hoarded {
+				w.write(frameRetired, segment, nil)
+			}
+			w.hoarded = nil
+		}
+		w.write(frameChecked, 0, nil)
 	case frameCancel:
 		for i, t := range w.queue {
 			if t.id == f.id {
@@ -265,6 +280,22 @@ func (w *fakeWorkerState) run(t fakeTask) {
 		w.reply(t.id, "")
 	case "fetch":
 		w.reply(t.id, w.fetch(t, argument))
+	case "hoard":
+		w.hoards = true
+		w.reply(t.id, w.fetch(t, argument))
+	case "hang-afterwards":
+		*w.page = 0
+		w.reply(t.id, "")
+		for { // the runtime's signals interrupt
+			_, _ = unix.Poll(nil, -1)
+		}
+	case "leave-socket": // with a child, which lives until a file is there
+		child := exec.Command("sh", "-c", `until [ -e "$0" ]; do sleep 0.05; done`, argument)
+		child.ExtraFiles = []*os.File{os.NewFile(uintptr(w.fd), "")}
+		if err := child.Start(); err != nil {
+			panic(err)
+		}
+		w.reply(t.id, "")
 	case "refer-to-fetched": // after a file is there
 		segment := w.fetchSegmentOf(t, "x")
 		for _, err := os.Stat(argument); err != nil; _, err = os.Stat(argument) {

@@ -24,6 +24,8 @@ type Options struct {
 	Seed       uint64
 	Heap       *shm.Heap
 	OnPanic    func(*guard.Panic) // a bug in one of the pool's goroutines
+	// WatchPeriod is the time between two looks at the workers (watch.go); 0: five seconds.
+	WatchPeriod time.Duration
 	// Locate fills in Python, WorkerMain and SysPath when WorkerMain is empty. It may take its time, until the context ends.
 	Locate func(context.Context, *Options) error
 }
@@ -79,6 +81,10 @@ type Pool struct {
 	targets    map[string]*Function // functions of C callers, by name
 	idlers     []chan struct{}      // closed when no task is left
 	retired    chan struct{}        // closed when a worker lets go of a segment; nil: nobody waits
+
+	round     *time.Timer // of the watch; nil: none is due
+	lastRound time.Time
+	buried    int // processes whose end was settled
 
 	started  bool
 	closed   bool          // no new tasks
@@ -199,6 +205,7 @@ func (p *Pool) Close(grace time.Duration) {
 	p.mu.Lock()
 	first := !p.ending
 	p.ending = true
+	p.stopWatch()
 	p.mu.Unlock()
 	if first {
 		defer close(p.ended)
@@ -316,6 +323,11 @@ func (p *Pool) AwaitRetired(timeout time.Duration, enough func() bool) {
 // letGo notes that a worker does not map something any more. mu is held.
 func (p *Pool) letGo(note func()) {
 	note()
+	p.announceRetired()
+}
+
+// announceRetired wakes who waits for memory. mu is held.
+func (p *Pool) announceRetired() {
 	if p.retired != nil {
 		close(p.retired)
 		p.retired = nil
@@ -416,7 +428,9 @@ func (p *Pool) Retire(seg *shm.Segment) {
 	defer p.unlock()
 	for _, w := range p.workers {
 		if w != nil && w.known[seg.ID()] != nil {
+			w.watched.retired[seg.ID()] = struct{}{}
 			w.send(frameRetire, seg.ID(), nil)
+			w.works()
 		}
 	}
 }

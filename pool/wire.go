@@ -35,6 +35,8 @@ const (
 	frameCancel    frameType = 29
 	frameCancelled frameType = 30
 	frameForget    frameType = 31
+	frameCheck     frameType = 32
+	frameChecked   frameType = 33
 )
 
 const (

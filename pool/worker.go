@@ -45,6 +45,7 @@ type worker struct {
 	notOOM     bool         // it died by a SIGKILL that was not for want of memory
 	fault      error        // what it did that cannot be gone on with
 	timer      *time.Timer  // bounds start, and the wait for EXITED
+	watched    watched
 }
 
 const (
@@ -77,6 +78,7 @@ func (p *Pool) launch(z *zygote, index int) error {
 		known:     map[uint64]*shm.Segment{},
 		reserved:  map[uint64]*shm.Reservation{},
 		functions: map[uint64]bool{},
+		watched:   watched{retired: map[uint64]struct{}{}},
 	}
 	if w.token, err = p.reactor.add(w); err != nil {
 		closeAll([]int{theirs, pageFD})
@@ -316,6 +318,8 @@ func (w *worker) stateName() string {
 		return "starting"
 	case w.condemned:
 		return "ending"
+	case w.watched.stopped > 0:
+		return "stopped"
 	case len(w.assigned) > 0:
 		return "busy"
 	}

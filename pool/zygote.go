@@ -404,6 +404,7 @@ func (p *Pool) replaceZygote(z *zygote, orphans []*worker) {
 
 	p.mu.Lock()
 	z.discard()
+	p.buried++
 	if p.zygote == z {
 		p.zygote = nil
 	}

@@ -61,6 +61,7 @@ type charge struct {
 	spare    bool // kept for reuse
 	copied   bool // of pages that a process may write for itself, beside the segment's own
 	released bool
+	aborted  bool // its segment was never finished
 
 	// of a shared piece: how many arrays have a part of it, and what they are called together
 	arrays *atomic.Int64
@@ -172,6 +173,30 @@ func (b *budget) holders(h *Heap, n int) []Holder {
 	return b.largest(h, n)
 }
 
+// slotReturned counts a small array. Its bytes come back with those of its arena.
+func (b *budget) slotReturned(h *Heap) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	h.returned.Segments++
+}
+
+func (b *budget) returned(h *Heap) Returned {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return h.returned
+}
+
+func (b *budget) retiring(h *Heap) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for c := range b.charges {
+		if c.heap == h && c.retiring {
+			return true
+		}
+	}
+	return false
+}
+
 func (b *budget) stats(h *Heap) HeapStats {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -271,4 +296,17 @@ func (c *charge) release() {
 	b.inUse -= c.bytes
 	c.heap.used -= c.bytes
 	delete(b.charges, c)
+	if !c.aborted {
+		c.heap.returned.Bytes += c.bytes
+		if c.arrays == nil && !c.spare { // else its slots are, or were, counted
+			c.heap.returned.Segments++
+		}
+	}
+}
+
+// abort says that the bytes, once released, do not count as returned: nobody ever had them.
+func (c *charge) abort() {
+	c.budget.mu.Lock()
+	defer c.budget.mu.Unlock()
+	c.aborted = true
 }

@@ -74,6 +74,7 @@ func (h *Heap) mapChunk(size int64, label string) (*chunk, error) {
 	charge.sharedBy(&c.count, inDrafts)
 	c.m, err = makeMap(size, func() (uintptr, error) { return mapAnonymous(size) })
 	if err != nil {
+		charge.abort()
 		charge.release()
 		return nil, err
 	}

@@ -35,8 +35,9 @@ type Heap struct {
 	allocate allocator
 	arenas   arenas
 	drafts   drafts
-	used     uint64 // guarded by budget.mu
-	closed   bool   // nothing is kept for reuse any more; guarded by recycler.mu
+	used     uint64   // guarded by budget.mu
+	returned Returned // guarded by budget.mu
+	closed   bool     // nothing is kept for reuse any more; guarded by recycler.mu
 }
 
 // NewHeap makes an empty heap.
@@ -56,6 +57,19 @@ type HeapStats struct {
 	Retiring      int    // segments and arenas that are dropped, but a worker still maps them
 	RetiringBytes uint64
 }
+
+// Returned counts what a heap has given back since it was made: segments that neither the host nor a
+// worker has mapped any more, and small arrays, whose bytes come back with the last of their arena. It only grows, so that the difference of two readings is what was given back
+// in between, whatever was allocated meanwhile.
+type Returned struct {
+	Segments, Bytes uint64
+}
+
+// Returned counts.
+func (h *Heap) Returned() Returned { return h.budget.returned(h) }
+
+// Retiring tells whether workers still map what the host has let go of.
+func (h *Heap) Retiring() bool { return h.budget.retiring(h) }
 
 // Stats counts. Where the heap has no limit of its own it looks at the machine anew.
 func (h *Heap) Stats() HeapStats { return h.budget.stats(h) }

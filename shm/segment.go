@@ -335,6 +335,7 @@ func (s *Segment) orGiveUp(err error) (*Segment, error) {
 		return s, nil
 	}
 	s.refs.Store(0)
+	s.charge.abort()
 	s.arena = nil // it may lack its seals
 	s.drop()
 	return nil, err

@@ -282,3 +282,23 @@ func TestSegmentsFromManyGoroutines(t *testing.T) {
 	assert.Equal(t, 400, drops)
 	assert.Zero(t, h.Stats().InUse)
 }
+
+// What was given back is what somebody had: a segment that the kernel gave no pages for is not.
+func TestReturnedCountsSegmentsThatWereMade(t *testing.T) {
+	h := heapFor(t)
+	s, err := h.Create(5000, "made")
+	require.NoError(t, err)
+	require.Equal(t, Returned{}, h.Returned())
+	s.AddRemote()
+	s.Unref()
+	require.Equal(t, Returned{}, h.Returned(), "a worker maps it still")
+	require.True(t, h.Retiring())
+	s.DoneRemote()
+	require.Equal(t, Returned{Segments: 1, Bytes: 8192}, h.Returned())
+	require.False(t, h.Retiring())
+
+	h.allocate = func(int, int64, int64) error { return syscall.ENOSPC }
+	_, err = h.Create(5000, "not made")
+	require.Error(t, err)
+	require.Equal(t, Returned{Segments: 1, Bytes: 8192}, h.Returned())
+}

@@ -62,6 +62,7 @@ func (s *Slot) Unref() {
 	case n < 0:
 		panic(fmt.Sprintf("shm: the slot of %q was let go once too often", s.label))
 	}
+	s.heap.budget.slotReturned(s.heap)
 	s.heap.arenas.remove(s).Unref()
 }
 

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import gc
-import json
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from types import EllipsisType, TracebackType
 from typing import Any, TypeVar
 
-from ._core import core
 from .calls import Limits
 from .contracts import ContractViolationError
 from .dispatch import Dispatcher
 from .errors import StatelessnessError, TheusError
 from .heavy import Heavy
+from .reaping import reap
 from .running import Running
 from .scan import import_tree
 from .seeding import data_of
@@ -192,21 +190,32 @@ class TheusEngine(Running):
             ``memory`` (``in_use``, ``free_list``, ``limit``, in bytes), ``segments`` (pieces of
             memory that hold an array or a value), ``arenas`` (what small ones of them share),
             ``tasks`` (``queued``, ``running``, ``done``, ``failed``), ``collisions`` (names that
-            were registered for more than one function), ``conflicts`` (lost swaps by path).
+            were registered for more than one function), ``conflicts`` (lost swaps by path),
+            ``reaper`` (what was given back since the engine was opened: ``segments``, ``bytes``,
+            ``handles``, ``processes``; and ``last_run``, when it last had anything to do, as
+            `time.time` counts, None for never), ``features`` (what of the kernel is used).
         """
         self._session.require_open()
         return stats_of(self._session, self._dispatcher.registry.collisions)
 
     def reap(self) -> dict[str, int]:
-        """Reclaim now what would be reclaimed a little later.
+        """Reclaim now what would be reclaimed a little later; nothing that is in use goes.
+
+        It is never needed: a background reaper does it without being asked. It collects garbage
+        here, and asks idle workers that still map retired memory to do so too.
 
         Returns:
-            How many ``segments``, ``bytes``, ``handles`` and ``processes`` were given back.
+            What was given back while it ran, by this call or by anybody: ``segments`` that no
+            process maps any more and their ``bytes``, ``handles`` that finalizers had queued, ended
+            ``processes`` of which nothing is held any more. Allocations meanwhile do not change
+            it, and no two calls report the same.
+
+        Example:
+            >>> engine.reap()
+            {'segments': 1, 'bytes': 8192, 'handles': 1, 'processes': 0}
         """
         self._session.require_open()
-        gc.collect()
-        counts: dict[str, int] = json.loads(core().reap(self._session.engine))
-        return counts
+        return reap(self._session.engine)
 
     def shutdown(self, wait: bool = True, cancel_futures: bool = False) -> None:
         """Close the engine, by default after everything that was submitted has ended.

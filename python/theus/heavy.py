@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gc
-import json
 from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,6 +13,7 @@ from ._status import NotFound
 from .allocation import allocate, as_shareable, dimensions, with_room
 from .arrays import ShmArray, memory_of
 from .host_arrays import ArrayHandle, array_of
+from .reaping import reap
 from .structures import DELETE
 from .updates import c_text
 
@@ -203,9 +202,7 @@ class Heavy(MutableMapping[str, Any]):
 
         Memory needs no cleaning up by hand: it goes with its last user.
         """
-        gc.collect()
-        counts: dict[str, int] = json.loads(core().reap(self._committer.engine))
-        return counts
+        return reap(self._committer.engine)
 
     def __repr__(self) -> str:
         return f"<engine.heavy: {', '.join(self) or 'no arrays'}>"

@@ -138,3 +138,33 @@ with TheusEngine(workers=1) as other:
         f"the engine stopped after an internal error; please report it: {cause}",
     )
     assert ended == Ended(0, f"{first}\n{later}\n{later}\n{later}\n3.0\n8\n", "")
+
+
+def test_a_panic_in_the_background_poisons_the_engine_that_it_belongs_to(tmp_path: Path) -> None:
+    text = """
+import ctypes
+from theus import TheusEngine, TheusError
+from theus._core import core
+
+engine, other = TheusEngine(workers=1), TheusEngine(workers=1)
+array = engine.heavy.alloc("x", 1000)
+inject = ctypes.CDLL(core().path).theus_test_panic
+inject(b"background release")
+del array
+while True:
+    try:
+        engine.stats()
+    except TheusError as error:
+        print(error.code, str(error).splitlines()[0])
+        break
+inject(None)
+array = other.heavy.alloc("x", 1 << 20)
+del array
+while not other.stats()["reaper"]["segments"]:
+    pass
+print(other.run(pow, 2, 3))
+"""
+    ended = run_text(text, cwd=tmp_path, env={"THEUS_LIBRARY": LIBRARY})
+    cause = "internal error in background release: injected into background release"
+    poisoned = f"the engine stopped after an internal error; please report it: {cause}"
+    assert ended == Ended(0, f"{abi.EPOISONED} {poisoned}\n8\n", "")

@@ -14,6 +14,8 @@ import pytest
 
 from fake_host import (
     ALLOC,
+    CHECK,
+    CHECKED,
     GRANTED,
     JSON,
     PICKLE,
@@ -255,6 +257,34 @@ class TestRetirement:
         assert worker.result(task) is None
         worker.expect(RETIRED, prices.id)
         assert not shared_maps(worker.pid)
+
+    def test_garbage_that_keeps_it_is_collected_when_the_host_asks(
+        self, worker: Worker, prices: Segment
+    ) -> None:
+        def leave_in_a_cycle(ctx: Any) -> None:
+            import gc
+
+            gc.disable()
+            cycle: list[Any] = [ctx.heavy["prices"]]
+            cycle.append(cycle)
+
+        run_with(worker, prices, leave_in_a_cycle)
+        worker.send(RETIRE, prices.id)
+        worker.send(CHECK, 0, b"\0")
+        worker.expect(CHECKED, 0)  # it lives, and nobody asked it to collect
+        assert shared_maps(worker.pid)
+        worker.send(CHECK, 0, b"\1")
+        worker.expect(RETIRED, prices.id)
+        worker.expect(CHECKED, 0)
+        assert not shared_maps(worker.pid)
+
+    def test_a_check_waits_for_the_task_that_runs(self, worker: Worker) -> None:
+        task = worker.call(lambda ctx: ctx.heavy.alloc("x", 3).sum())
+        request = worker.expect(ALLOC)
+        worker.send(CHECK, 0, b"\1")
+        worker.grant(request)
+        assert worker.result(task) == 0.0
+        worker.expect(CHECKED, 0)
 
     def test_it_is_told_during_a_task_that_asks_for_something(
         self, worker: Worker, prices: Segment

@@ -39,6 +39,8 @@ EXIT = 28
 CANCEL = 29
 CANCELLED = 30
 FORGET = 31
+CHECK = 32
+CHECKED = 33
 
 # A frame's value is inline up to this size; larger ones go into a segment.
 INLINE_LIMIT = 60_000

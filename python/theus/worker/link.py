@@ -141,6 +141,7 @@ class Link:
         self._functions: dict[int, Received] = {}
         self._forgotten: list[int] = []
         self._free: collections.deque[int] = collections.deque()  # to be acknowledged
+        self._checks: list[bool] = []  # CHECKs to answer; whether to collect garbage first
         self._answers: dict[int, Frame | None] = {}
         self._exiting = False
         self._abandoned = False
@@ -161,12 +162,28 @@ class Link:
         while True:
             if self._tasks:  # one that waited here may have been cancelled meanwhile
                 self._drain()
-            self._wait(lambda: bool(self._tasks) or self._exiting)
+            self._wait(lambda: bool(self._tasks or self._checks) or self._exiting)
             self._handle_what_was_read()  # together with the task, its cancellation perhaps
             if self._exiting:
                 return None
+            if self._checks:
+                self._answer_checks()
             if self._tasks:
                 return self._tasks.popleft()
+
+    def _answer_checks(self) -> None:
+        """Show that this worker lives, and let go of retired memory that only garbage holds.
+
+        Only here, between tasks: collecting may run any code of the user's, so nothing of this
+        object may be locked.
+        """
+        with self._state:
+            checks, self._checks = self._checks, []
+        if any(checks):
+            gc.collect()
+            self.acknowledge()
+        for _ in checks:
+            self.send(frames.CHECKED, 0)
 
     def forgotten_functions(self) -> list[int]:
         """Functions that the host will not ask for again, since the last call."""
@@ -379,6 +396,8 @@ class Link:
             self._forgotten.append(frame.id)
         elif kind == frames.RETIRE:
             self.segments.retire(frame.id)
+        elif kind == frames.CHECK:
+            self._checks.append(bool(Reader(frame.payload).u8()))
         elif kind == frames.CANCEL:
             self._cancel(frame.id)
         elif kind == frames.EXIT:

@@ -1,0 +1,182 @@
+package pool
+
+import (
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+)
+
+// testPeriod is short beside what users have, and long beside what a loaded machine makes of a millisecond. A zygote that takes
+// longer than two of them to report a death is replaced as well: Buried may count one process more than had to go.
+const testPeriod = 250 * time.Millisecond
+
+func watchedPool(t *testing.T, workers int) *fixture {
+	t.Helper()
+	f := newFixture(t, workers, "zygote")
+	f.options.WatchPeriod = testPeriod
+	return f
+}
+
+func (f *fixture) pid() int {
+	f.t.Helper()
+	pid, err := strconv.Atoi(text(f.run("pid")))
+	require.NoError(f.t, err)
+	return pid
+}
+
+// messages are those of the log so far.
+func (f *fixture) messages() (all string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, record := range f.logs {
+		all += record.Message + "\n"
+	}
+	return all
+}
+
+func (f *fixture) roundIsDue() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.round != nil
+}
+
+func TestAnIdleWorkerGivesBackWhatOnlyItsGarbageHolds(t *testing.T) {
+	f := watchedPool(t, 1)
+	a := f.array("x", 7)
+	source := &fakeSource{arrays: map[string]*Array{"x": a}}
+	call := f.call("hoard x", "")
+	call.Source = source
+	require.Equal(t, "x [1] 7", text(f.end(f.submit(call))))
+	a.Unref() // from here on only the worker maps it
+	eventually(t, "the bytes are back", func() bool { return f.heap.Returned().Segments == 1 })
+	require.False(t, f.heap.Retiring())
+}
+
+func TestMemoryComesBackAtOnceWhenItIsAskedFor(t *testing.T) {
+	f := watchedPool(t, 1)
+	f.options.WatchPeriod = time.Hour // never, by itself
+	a := f.array("x", 7)
+	call := f.call("hoard x", "")
+	call.Source = &fakeSource{arrays: map[string]*Array{"x": a}}
+	f.end(f.submit(call))
+	a.Unref()
+	require.True(t, f.heap.Retiring())
+	f.LetGo()
+	f.AwaitRetired(20*time.Second, func() bool { return !f.Asking() })
+	require.False(t, f.heap.Retiring())
+}
+
+func TestAWorkerThatHangsBeforeATaskIsReplacedAndTheTaskRunsElsewhere(t *testing.T) {
+	f := watchedPool(t, 1)
+	f.run("hang-afterwards")
+	require.Equal(t, "survivor", text(f.end(f.submit(f.call("echo", "survivor")))))
+	require.Contains(t, f.messages(), "has hung since before it began a task")
+	require.Positive(t, f.Buried())
+}
+
+func TestAnIdleWorkerThatHangsIsNoticedWithoutATask(t *testing.T) {
+	f := watchedPool(t, 1)
+	f.run("hang-afterwards")
+	eventually(t, "it is gone", func() bool { return f.Buried() > 0 })
+	require.Contains(t, f.messages(), "another takes its place")
+}
+
+// stop waits until the signal has had its effect: the process may go on for a moment.
+func stop(t *testing.T, pid int) {
+	t.Helper()
+	require.NoError(t, unix.Kill(pid, unix.SIGSTOP))
+	eventually(t, "it is stopped", func() bool { return letterOf(pid) == stoppedLetter })
+}
+
+func TestAStoppedWorkerIsReplacedUnlessItRunsATask(t *testing.T) {
+	f := watchedPool(t, 1)
+	first := f.pid()
+	stop(t, first)
+	second := f.pid()
+	require.NotEqual(t, first, second)
+	require.Contains(t, f.messages(), "was stopped from outside (SIGSTOP) before it began a task")
+
+	gate := filepath.Join(t.TempDir(), "gate")
+	task := f.start("wait-for " + gate)
+	eventually(t, "it has started", func() bool { return f.started(task) })
+	stop(t, second)
+	eventually(t, "it shows", func() bool { return f.Stats().Workers[0].State == "stopped" })
+	eventually(t, "advice", func() bool {
+		said := f.messages()
+		return strings.Contains(said, "which runs wait-for") && strings.Contains(said, "kill -CONT "+strconv.Itoa(second))
+	})
+	require.NoError(t, os.WriteFile(gate, nil, 0o600))
+	require.NoError(t, unix.Kill(second, unix.SIGCONT))
+	require.Equal(t, "waited", text(f.end(task)))
+	require.Equal(t, second, f.pid(), "it was left alone")
+}
+
+func TestADeathIsNoticedThoughNeitherChannelTells(t *testing.T) {
+	f := watchedPool(t, 1)
+	gate := filepath.Join(t.TempDir(), "gate")
+	f.run("leave-socket " + gate) // the stream will not end…
+	defer func() { _ = os.WriteFile(gate, nil, 0o600) }()
+	pid := f.pid()
+	zygote := f.Processes()[0]
+	stop(t, zygote) // …and nobody reports
+	task := f.start("hang")
+	eventually(t, "it has started", func() bool { return f.started(task) })
+	require.NoError(t, unix.Kill(pid, unix.SIGKILL))
+	require.Equal(t, Crashed, f.end(task).Status)
+	require.NotEqual(t, pid, f.pid())
+	require.GreaterOrEqual(t, f.Buried(), 2, "the worker and its zygote")
+}
+
+func TestAnIdlePoolHasNoTimer(t *testing.T) {
+	f := watchedPool(t, 2)
+	for range 20 {
+		f.run("pid")
+	}
+	eventually(t, "the rounds end", func() bool { return !f.roundIsDue() })
+	require.False(t, f.LastRound().IsZero())
+	before := f.LastRound()
+	_, _ = unix.Poll(nil, int(3*testPeriod.Milliseconds())) // not a wait for anything: nothing is to happen
+	require.Equal(t, before, f.LastRound())
+	require.False(t, f.roundIsDue())
+}
+
+func TestALongTaskIsNoHang(t *testing.T) {
+	f := watchedPool(t, 1)
+	gate := filepath.Join(t.TempDir(), "gate")
+	task := f.start("wait-for " + gate)
+	eventually(t, "it has started", func() bool { return f.started(task) })
+	from := f.LastRound()
+	eventually(t, "many rounds pass", func() bool { return f.LastRound() != from && f.roundIsDue() })
+	_, _ = unix.Poll(nil, int(2*hangRounds*testPeriod.Milliseconds())) // twice what a hanging worker is given
+	require.NoError(t, os.WriteFile(gate, nil, 0o600))
+	require.Equal(t, "waited", text(f.end(task)))
+	require.Zero(t, f.Buried())
+}
+
+func TestTheWatchReadsTheKernelsLetter(t *testing.T) {
+	require.Contains(t, "RS", string(letterOf(os.Getpid())))
+	require.Zero(t, letterOf(1<<22+1), "no such process")
+}
+
+func TestAWorkerThatIsBeingDebuggedIsLeftAlone(t *testing.T) {
+	f := watchedPool(t, 1)
+	f.run("hang-afterwards")
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	w := f.workers[0]
+	w.ask()
+	for range 3 * hangRounds {
+		f.lookAt(w, tracedLetter)
+	}
+	require.False(t, w.condemned)
+	for range hangRounds + 1 {
+		f.lookAt(w, 'S')
+	}
+	require.True(t, w.condemned, "as it would have been otherwise")
+}
