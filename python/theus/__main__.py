@@ -1,4 +1,4 @@
-"""``python -m theus``: where the C header and the library are."""
+"""``python -m theus``: looks at the machine, ends orphans, tells where the C header is."""
 
 from __future__ import annotations
 
@@ -19,12 +19,55 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=f"theus {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    doctor = commands.add_parser(
+        "doctor",
+        help="say whether theus works on this machine, what limits it, and how to mend that",
+        description="Look at Python, kernel, limits and memory, and try an engine. Exit status: 0 "
+        "theus works, 1 it works less well (only with --strict), 2 it does not work.",
+    )
+    doctor.add_argument("--json", action="store_true", help="print one JSON object")
+    doctor.add_argument("--strict", action="store_true", help="exit with 1 if anything is degraded")
+    reap = commands.add_parser(
+        "reap",
+        help="list the processes of theus on this machine, and end those that lost their program",
+        description="List the programs of this user that have theus' workers, and processes whose "
+        "program is gone. Shared memory has no names and goes with the last process that maps it, "
+        "so there is never anything else to sweep. Exit status: 0 no orphan is left, 1 there are.",
+    )
+    reap.add_argument("--kill", action="store_true", help="end the orphans (SIGKILL)")
     commands.add_parser("includes", help="print the directory of theus.h, for cc -I")
     commands.add_parser("libs", help="print the path of the shared library, to link with")
-    command = parser.parse_args(argv).command
-    if command is None:
+    options = parser.parse_args(argv)
+    if options.command is None:
         parser.print_help()
         return 2
+    if options.command == "doctor":
+        return _doctor(as_json=options.json, strict=options.strict)
+    if options.command == "reap":
+        return _reap(kill=options.kill)
+    return _place(options.command)
+
+
+def _doctor(*, as_json: bool, strict: bool) -> int:
+    from .doctor import examine, report
+
+    findings = examine()
+    print(report.as_json(findings) if as_json else report.as_text(findings))
+    return report.exit_status(findings, strict=strict)
+
+
+def _reap(*, kill: bool) -> int:
+    from . import orphans
+
+    found = orphans.find()
+    left = found.orphans
+    if kill:
+        left = [orphan for orphan in left if not orphans.end(orphan)]
+    print(orphans.as_text(found, killed=kill))
+    return 1 if left else 0
+
+
+def _place(command: str) -> int:
     found = {"includes": _includes, "libs": _library}[command]()
     if found is None:
         print(

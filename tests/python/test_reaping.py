@@ -110,7 +110,7 @@ def test_reaping_has_an_idle_worker_collect_its_garbage(make_engine: EngineFacto
     engine = make_engine(workers=1)
     engine.heavy.put("x", np.ones(MIB, np.uint8))
     pid, address = engine.run(hold_in_a_cycle, key="x")
-    engine.heavy.put("x", np.zeros(8))
+    engine.heavy.put("x", np.zeros(MIB, np.uint8))
     until(lambda: engine.stats()["memory"]["retiring"] == MIB, "the host to let go of it")
     assert maps_memory_at(pid, address)
 
@@ -130,7 +130,7 @@ def test_an_idle_worker_collects_its_garbage_without_being_asked_to(
     engine = make_engine(workers=1)
     engine.heavy.put("x", np.ones(MIB, np.uint8))
     pid, address = engine.run(hold_in_a_cycle, key="x")
-    engine.heavy.put("x", np.zeros(8))
+    engine.heavy.put("x", np.zeros(MIB, np.uint8))
     # From here on the program asks the kernel only.
     until(lambda: not maps_memory_at(pid, address), "the worker to let go of it")
     until(lambda: reclaimed(engine)["bytes"] == MIB, "the bytes to be counted")
