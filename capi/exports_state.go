@@ -8,6 +8,7 @@ import "C"
 
 import (
 	"encoding/json"
+	"fmt"
 	"unsafe"
 
 	"github.com/theus-project/theus-go/engine"
@@ -250,7 +251,7 @@ func theusgo_cas(h C.uint64_t, expected C.uint64_t, updates *C.theus_update, n C
 		list := make([]engine.Update, n)
 		for i := range list {
 			u := (*C.theus_update)(unsafe.Add(unsafe.Pointer(updates), i*int(updates.struct_size)))
-			if list[i], bad = update(u); bad != nil {
+			if list[i], bad = update(e.Engine, u); bad != nil {
 				return bad
 			}
 		}
@@ -264,7 +265,7 @@ func theusgo_cas(h C.uint64_t, expected C.uint64_t, updates *C.theus_update, n C
 
 const maxUpdates = 1 << 20
 
-func update(u *C.theus_update) (engine.Update, error) {
+func update(owner *engine.Engine, u *C.theus_update) (engine.Update, error) {
 	if uintptr(u.struct_size) < unsafe.Sizeof(*u) {
 		return engine.Update{}, badStruct("theus_update")
 	}
@@ -277,6 +278,9 @@ func update(u *C.theus_update) (engine.Update, error) {
 		b, err := lookup[*bufObject](uint64(u.buf))
 		if err != nil {
 			return out, err
+		}
+		if b.owner != owner {
+			return out, fmt.Errorf("the array for heavy key %q belongs to another engine: %w", out.Path, errBadHandle)
 		}
 		out.Buf = b.Buf
 	case engine.Set:

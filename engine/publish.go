@@ -51,6 +51,9 @@ func (b *Buf) freeze(version uint64) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if !b.building {
+		if b.version == 0 { // the result of a task: it was made immutable when it came
+			b.version = version
+		}
 		return nil
 	}
 	if b.draft != nil {

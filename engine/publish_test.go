@@ -174,3 +174,24 @@ func TestAnEmptyArrayCanBePublished(t *testing.T) {
 	require.NoError(t, err)
 	require.Zero(t, v.NBytes)
 }
+
+// The result of a task is immutable when it comes, and in no version of the state; it becomes part of one like any other array.
+func TestAResultThatIsPublishedSaysInWhichVersion(t *testing.T) {
+	e := open(t, Options{})
+	first := alloc(t, e, "x")
+	defer first.Release()
+	publish(t, e, "x", first)
+	result := &Buf{engine: e, array: first.array.Ref()} // as ResultBuf makes it
+	defer result.Release()
+	v, err := result.View()
+	require.NoError(t, err)
+	require.Zero(t, v.Version)
+	published := publish(t, e, "y", result)
+	v, err = result.View()
+	require.NoError(t, err)
+	require.Equal(t, published, v.Version)
+	publish(t, e, "z", result)
+	v, err = result.View()
+	require.NoError(t, err)
+	require.Equal(t, published, v.Version, "the first one")
+}

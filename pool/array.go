@@ -159,6 +159,7 @@ func arraySize(a *Array) int {
 type wireArray struct {
 	segmentID uint64
 	offset    uint64
+	version   uint64 // that it was published in; 0: none yet
 	key       string
 	layout    Layout
 }
@@ -168,7 +169,7 @@ func (d *decoder) array() wireArray {
 	d.u64() // segment size: the host knows it
 	a.offset = d.u64()
 	d.u64() // nbytes follows from the shape
-	d.u64() // version
+	a.version = d.u64()
 	a.layout.Itemsize = uint64(d.u32())
 	d.take(2) // has_fd, flags
 	ndim := int(d.u8())

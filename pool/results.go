@@ -129,6 +129,14 @@ func (f *takeover) adoptAll() error {
 	return nil
 }
 
+// versionOf tells which version of the state an array was published in: what the task wrote itself, in none yet.
+func (f *takeover) versionOf(a wireArray) uint64 {
+	if f.granted[a.segmentID] {
+		return 0
+	}
+	return a.version
+}
+
 // fill builds the outcome's value and arrays on the memory, each with a reference of its own.
 func (f *takeover) fill(o *Outcome, value wireValue, arrays []wireArray) error {
 	if value.segmentID != 0 {
@@ -155,7 +163,7 @@ func (f *takeover) fill(o *Outcome, value wireValue, arrays []wireArray) error {
 			continue
 		}
 		seg.Ref()
-		o.Arrays = append(o.Arrays, &Array{Segment: seg, Offset: a.offset, Key: a.key, Layout: a.layout})
+		o.Arrays = append(o.Arrays, &Array{Segment: seg, Offset: a.offset, Key: a.key, Version: f.versionOf(a), Layout: a.layout})
 	}
 	return nil
 }

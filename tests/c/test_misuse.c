@@ -75,6 +75,30 @@ static void stale_and_foreign_handles(theus_engine engine) {
   OK(theus_release_later(12345));
 }
 
+/* What belongs to one engine is a foreign handle to any other, whichever function it is given to. */
+static void handles_of_another_engine(theus_engine engine) {
+  theus_engine other = open_lazy();
+  const int64_t shape[] = {1};
+  theus_buf foreign;
+  theus_snap snap;
+  theus_task task;
+  OK(theus_alloc(other, "x", THEUS_F64, 1, shape, 0, &foreign, &err));
+  OK(theus_snapshot(other, &snap, NULL, &err));
+  theus_update update = {
+      .struct_size = sizeof update, .op = THEUS_SET_HEAVY, .path = "x", .buf = foreign};
+  FAILS(THEUS_EBADF, theus_cas(engine, THEUS_ANY_VERSION, &update, 1, 0, NULL, &err));
+  CHECK(strstr(err.message, "\"x\" belongs to another engine") != NULL);
+  theus_call call = {
+      .struct_size = sizeof call, .target = "os:getpid", .bufs = &foreign, .nbufs = 1};
+  FAILS(THEUS_EBADF, theus_execute(engine, &call, &task, &err));
+  theus_call at = {.struct_size = sizeof at, .target = "os:getpid", .at = snap};
+  FAILS(THEUS_EBADF, theus_execute(engine, &at, &task, &err));
+  OK(theus_release(foreign));
+  OK(theus_release(snap));
+  OK(theus_close(other, 0, &err));
+  OK(theus_release(other));
+}
+
 static void wrong_struct_sizes(theus_engine engine) {
   theus_options options = {0};
   theus_engine other;
@@ -139,6 +163,7 @@ int main(void) {
   null_arguments(engine);
   impossible_sizes(engine);
   stale_and_foreign_handles(engine);
+  handles_of_another_engine(engine);
   wrong_struct_sizes(engine);
   a_forked_child_is_told(engine);
   OK(theus_close(engine, 0, &err));

@@ -17,6 +17,7 @@ import pytest
 import theus
 from conftest import EngineFactory
 from theus import ContextError, HeapFull, ShmArray, StatelessnessError, TheusEngine
+from theus.arrays import memory_of
 
 
 def total(ctx: Any, key: str) -> float:
@@ -336,3 +337,31 @@ def test_an_array_of_another_engine_is_refused_with_a_way_out(
     with pytest.raises(ValueError, match=r"another engine.*engine\.heavy\.put"):
         engine.run(len, foreign)
     assert engine.run(len, np.array(foreign)) == 1
+
+
+def give_published(ctx: Any, key: str) -> Any:
+    return ctx.heavy[key][1:]
+
+
+def give_new(ctx: Any) -> Any:
+    array = ctx.heavy.alloc("made", 1 << 17)
+    array[:] = 3.0
+    return array
+
+
+def origin(array: Any) -> Any:
+    memory = memory_of(array)
+    assert memory is not None
+    return memory.origin
+
+
+def test_a_result_knows_in_which_version_it_was_published(engine: TheusEngine) -> None:
+    engine.heavy.put("x", np.ones(1 << 17))
+    published = engine.state.version
+    engine.heavy.put("y", [1.0])
+    given = engine.run(give_published, key="x")
+    assert origin(given).version == published < engine.state.version
+    made = engine.run(give_new)
+    assert origin(made).version == 0, "in none, yet"
+    engine.compare_and_swap(engine.state.version, heavy={"made": made})
+    assert origin(engine.heavy["made"]).version == engine.state.version
