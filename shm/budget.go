@@ -239,6 +239,25 @@ func (c *charge) committed(n int64) {
 	c.settle(min(uint64(n), c.pending))
 }
 
+// stillFits looks again before each further piece of what was reserved. Other programs take from the same machine or
+// control group meanwhile; where two have looked at the same moment there is not enough for both, and past the limit
+// of a group the kernel does not refuse, it kills.
+func (c *charge) stillFits() error {
+	b := c.budget
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if c.pending == c.bytes {
+		return nil // the first piece: it was looked at just now
+	}
+	if err := b.look(); err != nil {
+		return err
+	}
+	if fits(b.inUse, 0, b.ceiling(c.heap)) {
+		return nil
+	}
+	return b.full(c.heap, c.label, c.bytes, b.inUse-c.bytes, b.ceiling(c.heap), b.left.source, nil)
+}
+
 func (c *charge) settle(n uint64) {
 	c.pending -= n
 	c.budget.pending -= n

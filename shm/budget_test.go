@@ -159,6 +159,31 @@ func TestMachineIsLookedAtAgain(t *testing.T) {
 	assert.Equal(t, before+1, m.looked)
 }
 
+func TestAnotherProgramMayTakeWhatWasReserved(t *testing.T) {
+	m := &fakeMachine{total: 1000 * mib}
+	b, heaps := fakeHeaps(m, 0)
+	c, err := b.reserve(heaps[0], "large", 500*mib)
+	require.NoError(t, err)
+	piece := func(n uint64) {
+		m.allocated += n
+		c.committed(int64(n))
+	}
+	require.NoError(t, c.stillFits(), "nothing has been given yet")
+	piece(100 * mib)
+	m.others = 300 * mib // four fifths of the 700 that are not theirs are more than 500
+	require.NoError(t, c.stillFits())
+	piece(100 * mib)
+	m.others = 400 * mib // and of 600 they are not
+	var full *FullError
+	require.ErrorAs(t, c.stillFits(), &full)
+	assert.EqualValues(t, 500*mib, full.Asked)
+	assert.EqualValues(t, 0, full.InUse)
+	assert.Equal(t, "MemAvailable", full.Source)
+	c.release()
+	_, err = m.take(b, heaps[0], "less", 100*mib)
+	require.NoError(t, err)
+}
+
 func TestMachineThatCannotBeRead(t *testing.T) {
 	m := &fakeMachine{total: 1000 * mib, err: errors.New("no /proc")}
 	b, heaps := fakeHeaps(m, 0)

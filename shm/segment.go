@@ -268,11 +268,21 @@ func (s *Segment) allocate() (err error) {
 	if err := resize(s.fd, s.size); err != nil {
 		return err
 	}
-	err = allocatePages(s.heap.allocate, s.fd, s.size, s.heap.options.Cancelled, s.charge.committed)
+	err = allocatePages(s.heap.allocate, s.fd, s.size, s.mayGoOn, s.charge.committed)
 	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.ENOMEM) {
 		return s.charge.refused(err)
 	}
 	return err
+}
+
+// mayGoOn is asked before each piece of memory.
+func (s *Segment) mayGoOn() error {
+	if cancelled := s.heap.options.Cancelled; cancelled != nil {
+		if err := cancelled(); err != nil {
+			return err
+		}
+	}
+	return s.charge.stillFits()
 }
 
 // openForHost leaves the host with an O_RDWR description of its own and the
