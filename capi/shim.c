@@ -5,6 +5,7 @@
  * in the child, the first that needs another goroutine would hang for ever; so the
  * check is made here, without Go. A page that the kernel wipes in the child tells: comparing pids
  * fails when parent and child are both pid 1 of their namespaces. */
+#include <fcntl.h>
 #include <pthread.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -13,6 +14,15 @@
 #include "theus.h"
 
 #include "_cgo_export.h"
+
+/* A host may have been started without standard streams, as daemons are. Their numbers would go to what is
+ * opened next, shared memory say, and whatever anybody prints would be written into that. The constructor has a
+ * priority so that it comes before the one that starts Go. */
+__attribute__((constructor(101))) static void occupy_standard_descriptors(void) {
+  for (int fd = 0; fd <= 2; fd++) {
+    if (fcntl(fd, F_GETFD) == -1 && open("/dev/null", O_RDWR | O_CLOEXEC) == -1) return;
+  }
+}
 
 static volatile unsigned char *alive; /* 1 in the process that loaded the library, 0 in its children */
 
