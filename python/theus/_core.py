@@ -22,7 +22,7 @@ import numpy as np
 
 from . import _abi as abi
 from . import identity
-from ._preflight import descriptor_limit_kept, require_headroom, require_platform
+from ._preflight import descriptor_limit_kept, require_headroom, require_platform, require_proc
 from ._status import FORKED, raise_for
 from .errors import ForkedProcessError, TheusError
 
@@ -391,8 +391,9 @@ def _load() -> Core:
     global _core
     with _load_lock:
         if _core is None:
-            _refuse_in_worker()
             require_platform()
+            require_proc()
+            _refuse_in_worker()
             require_headroom()
             with descriptor_limit_kept():
                 _core = Core(library_path())  # its first call into Go returns when Go has started

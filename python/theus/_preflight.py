@@ -46,6 +46,20 @@ def require_platform() -> None:
         )
 
 
+def require_proc() -> None:
+    """Refuse to start without /proc.
+
+    Raises:
+        TheusError: it is not mounted.
+    """
+    if not os.path.exists("/proc/self/fd"):
+        raise TheusError(
+            "theus needs /proc, which is not mounted here: a reader of shared memory is given a "
+            "descriptor that was opened again by its name there, and nothing else says how much "
+            "memory is left. Mount it (mount -t proc proc /proc), or have the sandbox do so."
+        )
+
+
 def require_headroom() -> None:
     """Refuse to load when the Go runtime would end the process for want of threads or room.
 

@@ -11,7 +11,8 @@ from typing import Any
 
 from ._core import core
 from .calls import Call
-from .errors import TaskTimeout
+from .errors import EngineClosed, TaskTimeout
+from .exiting import end_thread_at_exit
 
 __all__ = ["await_future", "await_settled", "await_task", "left_running", "on_thread", "within"]
 
@@ -29,6 +30,9 @@ async def await_task(call: Call) -> Any:
             await queue.end_of(task)
             ended = True
         return call.take(task)
+    except EngineClosed:
+        end_thread_at_exit()
+        raise
     finally:
         prepared.let_go(ended=ended)
 

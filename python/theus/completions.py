@@ -21,12 +21,13 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
-from concurrent.futures import Future, InvalidStateError
+from concurrent.futures import CancelledError, Future, InvalidStateError
 from typing import TYPE_CHECKING, Any
 
 from . import _abi as abi
 from ._core import Handle, core
 from .errors import EngineClosed, TheusError
+from .exiting import end_thread_at_exit
 
 if TYPE_CHECKING:
     import asyncio
@@ -176,6 +177,14 @@ class TaskFuture(Future[Any]):
             with contextlib.suppress(TheusError):  # it has ended and was taken meanwhile
                 core().cancel(self._task)
         return True
+
+    def result(self, timeout: float | None = None) -> Any:
+        """Wait for the result, and give it or raise what the task raised."""
+        try:
+            return super().result(timeout)
+        except CancelledError:
+            end_thread_at_exit()
+            raise
 
     def ends_with(self, task: int) -> None:
         """The task whose end resolves this future."""

@@ -14,9 +14,10 @@ from .calls import Call, Limits, Process
 from .completions import TaskFuture
 from .contracts import contract_of
 from .errors import EngineClosed
+from .exiting import end_thread_at_exit
 from .local import is_async
 from .names import Registry
-from .session import SLICE_MS, Session, end_thread_at_exit
+from .session import SLICE_MS, Session
 
 __all__ = ["Dispatcher"]
 

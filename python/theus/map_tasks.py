@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
@@ -10,6 +11,8 @@ from . import tasks
 from ._core import core
 from .calls import Limits, committing, context_maker
 from .dispatch import wait_for_task, wait_quietly
+from .errors import EngineClosed, ForkedProcessError
+from .exiting import end_thread_at_exit
 from .local import call_process, run_async
 from .session import Session
 
@@ -70,6 +73,9 @@ class _PoolBatch:
     def take(self) -> tuple[list[Any], BaseException | None]:
         try:
             values, failure = tasks.batch_outcome(self._engine, self._task)
+        except EngineClosed:
+            end_thread_at_exit()
+            raise
         finally:
             self._release()
         for value in values:
@@ -77,8 +83,11 @@ class _PoolBatch:
         return values, failure
 
     def cancel(self) -> None:
-        core().cancel(self._task)
-        self._release()
+        # A map that was not read to its end is cancelled by the garbage collector, perhaps in a
+        # forked child, which has nothing to cancel.
+        with contextlib.suppress(ForkedProcessError):
+            core().cancel(self._task)
+            self._release()
 
     def _release(self) -> None:
         core().release(self._task)

@@ -13,11 +13,13 @@ import os
 import threading
 import weakref
 
+from . import exiting
 from . import settings as settings_
 from ._core import Handle, core, is_forked_child
 from .commits import Committer
 from .completions import CompletionThread, LoopQueues, forward_logs
 from .errors import EngineClosed, TheusError
+from .exiting import end_thread_at_exit
 from .functions import FunctionCache
 from .local import DaemonThreads
 from .settings import Settings
@@ -33,17 +35,6 @@ SLICE_MS = 100
 HOST_THREADS = min(32, (os.cpu_count() or 1) + 4)
 
 _open: weakref.WeakSet[_Parts] = weakref.WeakSet()
-_exiting = False
-
-
-def end_thread_at_exit() -> None:
-    """End a daemon thread whose task was ended because the whole program ends.
-
-    It could do nothing about an EngineClosed any more, only print it. SystemExit ends a thread
-    without a word.
-    """
-    if _exiting and threading.current_thread().daemon:
-        raise SystemExit
 
 
 class Session:
@@ -154,6 +145,7 @@ class _Parts:
     def require_open(self) -> None:
         core()
         if self.closed:
+            end_thread_at_exit()
             raise EngineClosed(
                 f"engine {self._name!r} is closed; only arrays and snapshots that were taken "
                 "before still work. Open another one with TheusEngine()."
@@ -193,8 +185,7 @@ class _Parts:
 
 
 def _close_at_exit() -> None:
-    global _exiting
-    _exiting = True
+    exiting.begin()
     for parts in list(_open):
         # Nor does a program that ends already notice another Ctrl-C.
         with contextlib.suppress(TheusError, KeyboardInterrupt):

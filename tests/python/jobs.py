@@ -175,6 +175,17 @@ kept: list[Any] = []
 
 
 @process(parallel=True)
+def keep(ctx: Any, key: str) -> None:
+    """Have a view of an array outlive its task."""
+    kept.append(ctx.heavy[key])
+
+
+def let_go() -> None:
+    """Drop what was kept."""
+    kept.clear()
+
+
+@process(parallel=True)
 def draw(ctx: Any, _: Any = None) -> float:
     """A number from the task's own generator."""
     return float(ctx.rng.random())

@@ -1,4 +1,4 @@
-"""What workers have of the host's interpreter: warnings, encoding, hashes; and what not."""
+"""What workers have of the host's interpreter: its warnings, encoding and hashes."""
 
 from __future__ import annotations
 

@@ -1,0 +1,191 @@
+"""Ends of programs that did not close what they opened; more are in test_ways_to_run.
+
+Quick, silent and clean: each prints only what it says itself, and leaves no process behind.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from programs import Ended, run_text
+
+OPEN = """
+import asyncio, atexit, os, signal, sys, threading, time
+import numpy as np
+from theus import TheusEngine
+engine = TheusEngine(workers=2)
+array = engine.heavy.put("x", np.arange(10.0))
+
+def sleep(*_):
+    while True:
+        signal.pause()
+
+def running(count):
+    while engine.stats()["tasks"]["running"] < count:
+        time.sleep(0.001)
+"""
+
+ENDS = {
+    "futures of asyncio that nobody awaits": (
+        """
+async def main():
+    tasks = [asyncio.ensure_future(engine.execute(sleep)) for _ in range(4)]
+    await asyncio.sleep(0)
+    while not engine.stats()["tasks"]["running"]:
+        await asyncio.sleep(0.001)
+asyncio.run(main())
+""",
+        0,
+    ),
+    "a loop that was stopped and never closed": (
+        """
+import warnings
+warnings.simplefilter("ignore", ResourceWarning)
+loop = asyncio.new_event_loop()
+task = loop.create_task(engine.execute(pow, 2, 3))
+loop.run_until_complete(task)
+loop.stop()
+""",
+        0,
+    ),
+    "threads that wait": (
+        """
+for _ in range(2):
+    threading.Thread(target=engine.run, args=(sleep,), daemon=True).start()
+threading.Thread(target=lambda: list(engine.map(sleep, range(4))), daemon=True).start()
+threading.Thread(target=lambda: engine.submit(sleep).result(), daemon=True).start()
+threading.Thread(target=lambda: asyncio.run(engine.execute(sleep)), daemon=True).start()
+running(2)
+""",
+        0,
+    ),
+    "from a thread": (
+        """
+def main():
+    engine.submit(sleep)
+    running(1)
+    os._exit(5)
+threading.Thread(target=main).start()
+""",
+        5,
+    ),
+    "sys.exit in a callback of a future": (
+        """
+future = engine.submit(pow, 2, 3)
+future.add_done_callback(lambda f: None)
+future.result()
+engine.submit(sleep)
+sys.exit(6)
+""",
+        6,
+    ),
+    "sys.exit in a task": (
+        """
+try:
+    engine.run(sys.exit, 3)
+except BaseException as end:
+    sys.exit(7 if isinstance(end, Exception) or end.code == 3 else 1)
+""",
+        7,
+    ),
+    "an engine of another thread": (
+        """
+def work():
+    global other
+    other = TheusEngine(workers=1)
+    other.submit(sleep)
+thread = threading.Thread(target=work)
+thread.start()
+thread.join()
+""",
+        0,
+    ),
+    "an array under construction, a task that waits for memory": (
+        """
+building = engine.heavy.alloc("y", 1000)
+results = engine.submit(np.ones, 300_000)
+kept = [results.result(), engine.state, array[2:], memoryview(array)]
+engine.submit(sleep)
+""",
+        0,
+    ),
+    "an engine that is just starting": ("late = TheusEngine(workers=2)", 0),
+    "a queue full of tasks": ("futures = [engine.submit(sleep) for _ in range(200)]", 0),
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_quick_silent_and_clean(tmp_path: Path, end: str) -> None:
+    text, code = ENDS[end]
+    assert run_text(OPEN + text, "-X", "dev", cwd=tmp_path) == Ended(code, "", "")
+
+
+def test_hooks_of_the_program_read_what_they_kept(tmp_path: Path) -> None:
+    """Those that were registered before theus came run after the engine is closed."""
+    text = f"""
+import atexit
+kept = []
+atexit.register(lambda: print("last", kept[0].sum(), float(kept[1].heavy["x"][3]), kept[2]()))
+{OPEN}
+def closed():
+    try:
+        engine.run(pow, 2, 3)
+    except Exception as failure:
+        return type(failure).__name__
+
+kept += [array[5:], engine.state, closed]
+kept[1].heavy["x"]
+atexit.register(lambda: print("first", kept[0].sum(), engine.run(pow, 2, 3)))
+engine.submit(sleep)
+running(1)
+"""
+    ended = run_text(text, cwd=tmp_path)
+    assert ended == Ended(0, "first 35.0 8\nlast 35.0 3.0 EngineClosed\n", "")
+
+
+def test_an_exception_is_all_that_is_printed(tmp_path: Path) -> None:
+    text = f"""{OPEN}
+futures = [engine.submit(sleep) for _ in range(4)]
+threading.Thread(target=engine.run, args=(sleep,), daemon=True).start()
+running(2)
+raise LookupError("mine")
+"""
+    ended = run_text(text, cwd=tmp_path)
+    assert (ended.code, ended.out) == (1, "")
+    assert ended.err.startswith("Traceback (most recent call last):\n")
+    assert ended.err.endswith("LookupError: mine\n")
+    assert ended.err.count("\n") == 3
+
+
+def test_closing_from_several_threads_and_within_itself(tmp_path: Path) -> None:
+    """Each call returns when the engine is closed, also one from a signal handler."""
+    text = f"""{OPEN}
+def gone(pid):
+    try:
+        return open(f"/proc/{{pid}}/stat").read().split()[2] in "ZX"
+    except OSError:
+        return True
+
+futures = [engine.submit(sleep) for _ in range(4)]
+running(2)
+pids = [worker["pid"] for worker in engine.stats()["workers"]]
+answers = []
+
+def close():
+    engine.close()
+    answers.append(all(map(gone, pids)) and all(f.cancelled() for f in futures))
+
+signal.signal(signal.SIGALRM, lambda *_: close())
+signal.setitimer(signal.ITIMER_REAL, 0.001, 0.002)
+threads = [threading.Thread(target=close) for _ in range(4)]
+for thread in threads:
+    thread.start()
+close()
+for thread in threads:
+    thread.join()
+signal.setitimer(signal.ITIMER_REAL, 0)
+print(all(answers), len(answers) >= 5)
+"""
+    assert run_text(text, cwd=tmp_path) == Ended(0, "True True\n", "")

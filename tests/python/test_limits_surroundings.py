@@ -1,0 +1,205 @@
+"""Surroundings that lack what a usual machine has: it works, or an error says what is needed.
+
+Some need root, for a private view of the file system (`unshare --mount`).
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+
+from programs import Ended, run_text, started
+
+WORK = """
+import asyncio, os, sys
+import numpy as np
+from theus import TheusEngine, TheusError
+
+def total(ctx):
+    return float(ctx.heavy["x"].sum())
+
+def typical_work():
+    with TheusEngine(workers=2) as engine:
+        x = engine.heavy.alloc("x", (500_000, 8))
+        x[:] = 0.5
+        x.publish()
+        futures = [engine.submit(np.ones, n * 1000) for n in range(20)]
+        return (
+            engine.run(total),
+            asyncio.run(engine.execute(total)),
+            sum(engine.map(pow, range(100), [2] * 100)),
+            float(sum(f.result().sum() for f in futures)),
+        )
+"""
+RESULT = "(2000000.0, 2000000.0, 328350, 190000.0)"
+
+
+def shell(commands: str) -> list[str]:
+    """A prefix that runs commands and then becomes the program."""
+    return ["sh", "-euc", f'{commands}\nexec "$@"', "sh"]
+
+
+def can_unshare() -> bool:
+    return os.geteuid() == 0 and shutil.which("unshare") is not None
+
+
+def mounts(commands: str) -> list[str]:
+    """The same, in a private view of the file system."""
+    return ["unshare", "--mount", "--propagation", "private", *shell(commands)]
+
+
+needs_mounts = pytest.mark.skipif(
+    not can_unshare(), reason="a private view of the file system takes root and unshare"
+)
+
+# A directory of devices without shm.
+DEV_WITHOUT_SHM = """
+mkdir dev
+mount -t tmpfs none dev
+for device in null zero random urandom; do
+    touch "dev/$device"
+    mount --bind "/dev/$device" "dev/$device"
+done
+mount --rbind dev /dev
+test ! -e /dev/shm
+"""
+
+ODD_PLACES = {
+    "no home, hardly an environment": ["env", "-i", f"PATH={os.environ['PATH']}"],
+    "a working directory that was removed": shell("mkdir gone; cd gone; rmdir ../gone"),
+    "a small stack": shell("ulimit -s 256"),
+    "an endless stack": shell("ulimit -s unlimited"),
+    "few descriptors": shell("ulimit -n 64"),
+    "no core files": shell("ulimit -c 0"),
+}
+ODD_MOUNTS = {
+    "no /dev/shm": DEV_WITHOUT_SHM,
+    "a /dev/shm of 1 MiB": "mount -t tmpfs -o size=1m none /dev/shm",
+    "a /dev/shm that is read-only": "mount -t tmpfs -o ro none /dev/shm",
+    "a file system that is read-only": "mount -o remount,bind,ro / 2>/dev/null ||"
+    ' { mount --bind "$PWD" "$PWD"; mount -o remount,bind,ro "$PWD"; }; cd "$PWD"',
+}
+
+
+@pytest.mark.parametrize("place", ODD_PLACES)
+def test_typical_work_is_done_all_the_same(tmp_path: Path, place: str) -> None:
+    ended = run_text(f"{WORK}\nprint(typical_work())", cwd=tmp_path, prefix=ODD_PLACES[place])
+    assert ended == Ended(0, RESULT + "\n", "")
+
+
+@needs_mounts
+@pytest.mark.parametrize("place", ODD_MOUNTS)
+def test_typical_work_is_done_on_odd_mounts(tmp_path: Path, place: str) -> None:
+    prefix = mounts(ODD_MOUNTS[place])
+    ended = run_text(f"{WORK}\nprint(typical_work())", "-B", cwd=tmp_path, prefix=prefix)
+    assert ended == Ended(0, RESULT + "\n", "")
+
+
+@needs_mounts
+def test_without_proc_an_error_says_so(tmp_path: Path) -> None:
+    text = f"""{WORK}
+try:
+    typical_work()
+except TheusError as failure:
+    print(failure)
+"""
+    ended = run_text(text, cwd=tmp_path, prefix=mounts("mount -t tmpfs none /proc"))
+    assert (ended.code, ended.err) == (0, "")
+    assert "/proc" in ended.out
+    assert "mount" in ended.out
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_without_standard_streams(tmp_path: Path, closed: str) -> None:
+    """As daemons start. Nothing of ours takes their numbers: whatever anybody prints would be
+    written into it."""
+    text = f"""{WORK}
+def streams():
+    return [os.readlink(f"/proc/self/fd/{{fd}}") for fd in (0, 1, 2)]
+
+engine = TheusEngine(workers=1)
+array = engine.heavy.put("x", np.arange(1000.0))
+in_host, in_worker = streams(), engine.run(streams)
+for fd in (1, 2):
+    os.write(fd, b"printed")
+    engine.run(os.write, fd, b"printed")
+whole = array.tolist() == list(range(1000)) == engine.run(lambda ctx: ctx.heavy["x"].tolist())
+open("result", "w").write(f"{{typical_work()}} {{whole}}\\n{{in_host}}\\n{{in_worker}}")
+"""
+    with started(["-c", text], cwd=tmp_path, prefix=shell(f'exec {closed} "$@"')) as program:
+        assert program.end().code == 0
+    result, in_host, in_worker = (tmp_path / "result").read_text().splitlines()
+    assert result == f"{RESULT} True"
+    for place, number in (("<&-", 0), (">&-", 1), ("2>&-", 2)):
+        if place in closed.split():
+            assert eval(in_host)[number] == eval(in_worker)[number] == "/dev/null"
+
+
+# ---- limits that are in the way ------------------------------------------------------------------
+
+
+def refusal(tmp_path: Path, limit: str, *, text: str = "typical_work()") -> str:
+    """What the error says under a limit of the shell."""
+    program = f"""{WORK}
+try:
+    {text}
+except (TheusError, MemoryError, OSError) as failure:
+    print(type(failure).__name__, failure)
+"""
+    ended = run_text(program, cwd=tmp_path, prefix=shell(limit))
+    assert (ended.code, ended.err) == (0, "")
+    return ended.out
+
+
+def test_a_limit_of_file_sizes(tmp_path: Path) -> None:
+    """Shared memory is a file to the kernel, which would send a signal."""
+    said = refusal(tmp_path, "ulimit -f 2048")
+    assert "file size" in said
+    assert "ulimit -f" in said
+
+
+def test_hardly_any_descriptors(tmp_path: Path) -> None:
+    said = refusal(tmp_path, "ulimit -n 16")
+    assert "descriptors" in said or "Too many open files" in said or "too many open files" in said
+
+
+def test_a_limit_of_address_space_that_arrays_reach(tmp_path: Path) -> None:
+    """The library is loaded, then there is no room for an array: an error, not an end."""
+    text = """
+    import resource
+    engine = TheusEngine(workers=1)
+    engine.run(pow, 2, 3)
+    size = int(open("/proc/self/statm").read().split()[0]) * 4096
+    hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+    resource.setrlimit(resource.RLIMIT_AS, (size + (300 << 20), hard))
+    try:
+        engine.heavy.alloc("x", 400 << 20, np.uint8)
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
+        assert engine.run(pow, 2, 3) == 8
+        assert engine.stats()["memory"]["in_use"] == 0
+"""
+    said = refusal(tmp_path, ":", text=text.strip())
+    assert "address space" in said
+    assert "ulimit -v" in said
+
+
+def test_signals_of_limits_do_not_end_tasks(tmp_path: Path) -> None:
+    """A task that writes too large a file gets OSError, as any Python program does."""
+    text = f"""{WORK}
+with TheusEngine(workers=1) as engine:
+    def write():
+        with open("large", "wb") as file:
+            file.write(bytes(4 << 20))
+    try:
+        engine.run(write)
+    except OSError as failure:
+        print(failure.errno, engine.run(pow, 2, 3))
+"""
+    ended = run_text(text, cwd=tmp_path, prefix=shell("ulimit -f 1024"))
+    assert ended == Ended(0, "27 8\n", "")
+    assert signal.SIGXFSZ
