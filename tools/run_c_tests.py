@@ -3,6 +3,11 @@
 They are compiled with the header and linked with the library that the wheel put into the Python
 which runs this, as a user's program would be. ``$CC`` and ``$CXX`` name the compilers. A program
 passes by exiting with 0; it finds the Python for its workers in ``$THEUS_PYTHON``.
+``$THEUS_LIBRARY`` names another build of the library.
+
+With ``--sanitize`` the programs, not the library, are compiled with AddressSanitizer and
+UndefinedBehaviorSanitizer, and leak checking is on: what the library writes to a caller's memory
+through libc is seen, and so is what a program forgets to give back to libc.
 """
 
 from __future__ import annotations
@@ -20,26 +25,52 @@ _WARNINGS = ["-Wall", "-Wextra", "-Wpedantic", "-Werror"]
 _LONGEST_RUN = 120.0  # seconds
 
 
-def main() -> int:
+_SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
+
+
+def main(arguments: list[str]) -> int:
+    sanitize = arguments == ["--sanitize"]
+    if arguments and not sanitize:
+        print(__doc__, file=sys.stderr)
+        return 2
     root = Path(__file__).resolve().parent.parent
     sources = sorted([*root.glob("tests/c/test_*.c"), *root.glob("tests/c/test_*.cpp")])
     if not sources:
         print("no test_*.c or test_*.cpp in tests/c: nothing was tested")
         return 1
-    output = root / "build" / "c"
+    output = root / "build" / ("c-sanitized" if sanitize else "c")
     output.mkdir(parents=True, exist_ok=True)
-    failed = [source.name for source in sources if not _passes(source, output)]
+    flags = _SANITIZERS if sanitize else []
+    if sanitize and not _links_sanitizers(output):
+        return 1
+    failed = [source.name for source in sources if not _passes(source, output, flags)]
     print(f"{len(sources) - len(failed)} passed, {len(failed)} failed", *failed)
     return 1 if failed else 0
 
 
-def _passes(source: Path, output: Path) -> bool:
+def _links_sanitizers(output: Path) -> bool:
+    """Whether the compiler can do it; says so if not."""
+    source = output / "empty.c"
+    source.write_text("int main(void) { return 0; }\n")
+    compiler = shlex.split(os.environ["CC"])
+    command = [*compiler, *_SANITIZERS, str(source), "-o", str(output / "empty")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        print(f"{compiler[0]} cannot link AddressSanitizer (libasan, libubsan): {done.stderr}")
+    return done.returncode == 0
+
+
+def _passes(source: Path, output: Path, flags: list[str]) -> bool:
     program = output / source.name.replace(".", "_")
-    if subprocess.run(_compile(source, program), check=False).returncode:
+    if subprocess.run([*_compile(source, program), *flags], check=False).returncode:
         print(f"FAILED {source.name}: does not compile")
         return False
     started = time.monotonic()
-    environment = os.environ | {"THEUS_PYTHON": sys.executable}
+    environment = os.environ | {
+        "THEUS_PYTHON": sys.executable,
+        # Go's handlers are chained to; the sanitizer's own would be called first for nothing.
+        "ASAN_OPTIONS": "detect_leaks=1:handle_segv=0:handle_sigbus=0:handle_sigfpe=0",
+    }
     # A session of its own, so that its workers can be ended with it should it hang.
     running = subprocess.Popen([str(program)], env=environment, start_new_session=True)
     try:
@@ -56,13 +87,14 @@ def _passes(source: Path, output: Path) -> bool:
 
 def _compile(source: Path, program: Path) -> list[str]:
     package = _installed_package()
+    library = Path(os.environ.get("THEUS_LIBRARY", package / "libtheus.so"))
     language = ["c++", "-std=c++17"] if source.suffix == ".cpp" else ["c", "-std=c11"]
     compiler = shlex.split(os.environ["CXX" if source.suffix == ".cpp" else "CC"])
     return [
         *compiler,
         *["-x", *language, *_WARNINGS, "-g", "-pthread"],
         *["-D_GNU_SOURCE", "-I", str(package / "include"), str(source), "-x", "none"],
-        *["-o", str(program), str(package / "libtheus.so"), f"-Wl,-rpath,{package}", "-lm"],
+        *["-o", str(program), str(library), f"-Wl,-rpath,{library.parent}", "-lm"],
         # ziglang links against glibc 2.17; a wheel built by gcc may need the newer one of here.
         "-Wl,--allow-shlib-undefined",
     ]
@@ -76,4 +108,4 @@ def _installed_package() -> Path:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))
