@@ -19,6 +19,7 @@ wheel_built := build/wheel
 wheel_ready := $(state)/wheel
 toolchain := $(state)/toolchain.sh
 injected := build/inject/libtheus.so
+checked := build/cgocheck2/libtheus.so
 # Sets CC, CXX, PATH and what Go needs, for one recipe line.
 with_toolchain = . $(toolchain) &&
 
@@ -38,7 +39,7 @@ python_sources = hatch_build.py python tools $(call present,tests bench examples
 
 .PHONY: help
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 .PHONY: demo
 demo: $(wheel_ready) ## Run the demonstration: a bootstrap over 336,776 real flights
@@ -79,6 +80,25 @@ mutants: $(wheel_ready) $(toolchain) ## Remove each guard of the core in turn: i
 .PHONY: chaos
 chaos: $(wheel_ready) ## Kill processes at random under load, for ten minutes; SECONDS=60 SEED=7
 	PYTHONPATH=tests/python $(py) tests/chaos --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
+
+.PHONY: test-asan
+test-asan: $(wheel_ready) $(toolchain) ## Run the C tests under AddressSanitizer, UBSan and LeakSanitizer; needs libasan
+	$(with_toolchain) $(py) tools/run_c_tests.py --sanitize
+
+.PHONY: test-cgocheck2
+test-cgocheck2: $(wheel_ready) $(toolchain) $(checked) ## Run all tests with Go's check of every pointer that C may see
+	$(with_toolchain) GOEXPERIMENT=cgocheck2 go test -timeout=20m ./...
+	$(with_toolchain) THEUS_LIBRARY=$(abspath $(checked)) $(py) tools/run_c_tests.py
+	THEUS_LIBRARY=$(abspath $(checked)) $(py) -m pytest $(or $(ARGS),tests/python)
+
+.PHONY: lifetime
+lifetime: $(wheel_ready) ## Random programs against a model of plain numpy; EXAMPLES=10000 SEED=7
+	cd tests/python && LIFETIME_EXAMPLES=$(or $(EXAMPLES),10000) LIFETIME_SEED=$(or $(SEED),$$(date +%s)) \
+		$(abspath $(py)) -m pytest -c $(abspath pyproject.toml) -q -s test_lifetime_machine.py
+
+.PHONY: fuzz
+fuzz: $(toolchain) ## Fuzz each Go target for FUZZTIME (5m); FUZZ=name picks some, KEEP=1 keeps inputs
+	$(with_toolchain) $(py) tools/fuzz.py $(or $(FUZZTIME),5m) $(FUZZ) $(if $(KEEP),--keep)
 
 .PHONY: lint
 lint: $(wheel_ready) $(toolchain) ## Check formatting, types and the project's own rules
@@ -156,6 +176,9 @@ $(wheel_ready): $(wheel_built) | $(tools_ready)
 
 $(injected): $(wheel_sources) build/sources | $(tools_ready)
 	@$(py) tools/library.py $@ panicinject
+
+$(checked): $(wheel_sources) build/sources | $(tools_ready)
+	@GOEXPERIMENT=cgocheck2 $(py) tools/library.py $@
 
 .PHONY: FORCE
 FORCE:

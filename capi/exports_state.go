@@ -245,12 +245,15 @@ func theusgo_cas(h C.uint64_t, expected C.uint64_t, updates *C.theus_update, n C
 		if n > maxUpdates || flags&^C.THEUS_STRICT != 0 {
 			return &engine.ArgumentError{Text: "more than 2^20 updates, or flags with unknown bits"}
 		}
-		if n > 0 && uintptr(updates.struct_size) < unsafe.Sizeof(*updates) {
+		if n > 0 && (uintptr(updates.struct_size) < unsafe.Sizeof(*updates) || updates.struct_size > maxUpdateSize) {
 			return badStruct("theus_update")
 		}
 		list := make([]engine.Update, n)
 		for i := range list {
 			u := (*C.theus_update)(unsafe.Add(unsafe.Pointer(updates), i*int(updates.struct_size)))
+			if u.struct_size != updates.struct_size { // else the next one is not where this one seems to end
+				return badStruct(fmt.Sprintf("theus_update[%d]", i))
+			}
 			if list[i], bad = update(e.Engine, u); bad != nil {
 				return bad
 			}
@@ -263,12 +266,12 @@ func theusgo_cas(h C.uint64_t, expected C.uint64_t, updates *C.theus_update, n C
 	})
 }
 
-const maxUpdates = 1 << 20
+const (
+	maxUpdates    = 1 << 20
+	maxUpdateSize = 1024 // bytes of a theus_update, however it grows: a size that was never set leads anywhere
+)
 
 func update(owner *engine.Engine, u *C.theus_update) (engine.Update, error) {
-	if uintptr(u.struct_size) < unsafe.Sizeof(*u) {
-		return engine.Update{}, badStruct("theus_update")
-	}
 	if u.path == nil {
 		return engine.Update{}, missing("theus_update.path")
 	}

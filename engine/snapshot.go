@@ -133,6 +133,9 @@ type CodecError struct {
 }
 
 func (e *CodecError) Error() string {
+	if e.Codec == pool.CodecJSON {
+		return e.Path + " was stored as JSON and is none"
+	}
 	names := map[uint8]string{pool.CodecRaw: "raw bytes", pool.CodecPickle: "a Python pickle"}
 	return fmt.Sprintf("%s is stored as %s, not as JSON", e.Path, names[e.Codec])
 }
@@ -146,7 +149,7 @@ func (s *Snapshot) JSON(path string) ([]byte, error) {
 	var root any
 	found := false
 	s.snap.Walk(p, func(leaf state.Path, codec uint8, b []byte) bool {
-		if codec != pool.CodecJSON {
+		if codec != pool.CodecJSON || !json.Valid(b) { // nobody looked at it when it came
 			err = &CodecError{leaf.String(), codec}
 			return false
 		}

@@ -318,11 +318,12 @@ int32_t theus_snapshot(theus_engine engine, theus_snap *out, uint64_t *version, 
 int32_t theus_get(theus_snap snap, const char *key, theus_buf *out, theus_error *err);
 
 /* The value at a path of the data, as JSON text. An inner path gives an object.
- * THEUS_ENOTFOUND; THEUS_ECODEC: something below was stored raw or pickled. */
+ * THEUS_ENOTFOUND; THEUS_ECODEC: something below was stored raw or pickled, or as
+ * JSON and is none. */
 int32_t theus_get_json(theus_snap snap, const char *path, theus_blob *out, theus_error *err);
 
 /* Everything at or below a path ("": all data), in the encoding of STATE
- * values in docs/internals.md. THEUS_ENOTFOUND when there is nothing. */
+ * values in docs/internals.md; n is 0 when there is nothing. */
 int32_t theus_export(theus_snap snap, const char *path, theus_blob *out, theus_error *err);
 
 /* Keys of the arrays in the snapshot, a JSON list of strings, sorted. */

@@ -208,16 +208,23 @@ func (c *conn) takeRights(oob []byte) {
 // Its payload is valid until the next receive.
 func (c *conn) next() (*frame, error) {
 	if len(c.in) < headerSize {
+		if len(c.in) == 0 && len(c.inFDs) > 0 {
+			return nil, c.unannounced(0)
+		}
 		return nil, nil
 	}
 	length := int(binary.LittleEndian.Uint32(c.in[0:]))
 	if length > c.maxPayload {
 		return nil, fmt.Errorf("a frame announces %d bytes, more than %d", length, c.maxPayload)
 	}
+	nfds := int(binary.LittleEndian.Uint16(c.in[6:]))
 	if len(c.in) < headerSize+length {
+		// Nothing of a later frame has come, so these are all this one's. Kept, more and more of them would use up the host's.
+		if len(c.inFDs) > nfds {
+			return nil, c.unannounced(nfds)
+		}
 		return nil, nil
 	}
-	nfds := int(binary.LittleEndian.Uint16(c.in[6:]))
 	if nfds > len(c.inFDs) {
 		if !c.truncated {
 			return nil, fmt.Errorf("a frame announces %d descriptors, %d came", nfds, len(c.inFDs))
@@ -233,6 +240,10 @@ func (c *conn) next() (*frame, error) {
 	c.in = c.in[headerSize+length:]
 	c.inFDs = c.inFDs[nfds:]
 	return f, nil
+}
+
+func (c *conn) unannounced(announced int) error {
+	return fmt.Errorf("%d descriptors came, and %d were announced", len(c.inFDs), announced)
 }
 
 // close gives everything back, frames that were never sent included.

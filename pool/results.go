@@ -43,7 +43,8 @@ func (p *Pool) endWith(t *Task, w *worker, value wireValue, arrays []wireArray, 
 	})
 	p.after(from.release)
 	if err != nil {
-		p.after(o.release)
+		refused := o // of which fill may have taken a part
+		p.after(refused.release)
 		o = Outcome{Status: Failed, Type: "MemoryError", Text: err.Error(), Message: fmt.Sprintf("the result of %s cannot be taken over: %v", t.name, err)}
 	}
 	p.finish(t, o)

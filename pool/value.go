@@ -1,6 +1,7 @@
 package pool
 
 import (
+	"errors"
 	"fmt"
 	"unsafe"
 
@@ -138,6 +139,10 @@ func (d *decoder) value() wireValue {
 	switch {
 	case d.err != nil || n > MaxSpans:
 		d.err = errTruncated
+	case v.codec > CodecPickle:
+		d.err = fmt.Errorf("a value has the unknown codec %d", v.codec)
+	case (n == 0) != (v.codec == CodecNone):
+		d.err = fmt.Errorf("a value of codec %d has %d parts", v.codec, n)
 	case where == whereInline:
 		lengths := make([]int, n)
 		for i := range lengths {
@@ -148,6 +153,9 @@ func (d *decoder) value() wireValue {
 		}
 	case where == whereSegment:
 		v.segmentID = d.u64()
+		if (v.segmentID == 0 || n == 0) && d.err == nil {
+			d.err = errors.New("a value lies in segment 0, or nothing does in a segment")
+		}
 		size := d.u64()
 		for range n {
 			s := Span{Offset: d.u64(), Len: d.u64()}

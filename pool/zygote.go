@@ -238,6 +238,9 @@ func (z *zygote) received(f *frame) error {
 		}
 		for i, w := range z.pool.workers {
 			if w != nil && w.id == f.id {
+				if w.pidfd >= 0 || w.ready { // it runs, perhaps with tasks
+					return fmt.Errorf("SPAWN_FAILED of worker %d, which was spawned", w.index)
+				}
 				w.discard()
 				z.pool.workers[i] = nil
 				z.pool.goOnWithout(z, i, errors.New("the zygote cannot fork: "+reason))
@@ -315,6 +318,10 @@ func (z *zygote) onSpawned(f *frame, d *decoder) error {
 	}
 	z.pool.mu.Lock()
 	defer z.pool.mu.Unlock()
+	if w.pidfd >= 0 || w.pidfdLost {
+		closeAll(f.fds)
+		return fmt.Errorf("SPAWNED of worker %d twice", w.index)
+	}
 	w.pid = int(pid)
 	if len(f.fds) == 1 {
 		w.pidfd = f.fds[0]
