@@ -450,6 +450,7 @@ func holdings(t *testing.T) held {
 // unchanged waits until nothing more is there than before; what was released may still be on its way.
 func (h held) unchanged(l *life) {
 	h.t.Helper()
+	l.heap.Close()
 	settles(h.t, l.what+": nothing in the heap", func() bool { return l.heap.Stats().InUse == 0 })
 	settles(h.t, l.what+": no processes", func() bool { return len(ownProcesses()) == 0 })
 	settles(h.t, l.what+": no goroutines", func() bool {

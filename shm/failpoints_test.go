@@ -146,6 +146,7 @@ func (l *heapLife) live() []error {
 	l.bad(descriptorLimitKnown())
 	require.Positive(l.t, maxMappings())
 	require.Zero(l.t, h.Stats().InUse)
+	h.Close() // what it keeps for reuse
 	return l.errs
 }
 
