@@ -115,25 +115,34 @@ func (w *worker) gone(report exitReport) {
 	p.judge(w)
 }
 
+// notSpawned is called by the reactor when the zygote could not start the worker. It may have been there for
+// a moment, if the zygote could not keep watch over it, and have begun with a task.
+func (w *worker) notSpawned(reason string) {
+	p := w.pool
+	drain(w)
+	p.mu.Lock()
+	defer p.unlock()
+	if w.judged {
+		return
+	}
+	w.fault = &linkError{"the zygote cannot fork", errors.New(reason)}
+	p.settle(w)
+	w.discard()
+	if p.ending || p.workers[w.index] != w {
+		return
+	}
+	p.workers[w.index] = nil
+	p.goOnWithout(w.zygote, w.index, w.fault)
+	p.dispatch()
+}
+
 // judge settles the tasks of a dead worker and replaces it. mu is held; called on the reactor.
 func (p *Pool) judge(w *worker) {
 	if w.judged {
 		return
 	}
-	started := w.running()
-	assigned := w.assigned
-	w.assigned = nil
 	reason := w.describeDeath()
-	for i := len(assigned) - 1; i >= 0; i-- { // from the back, each to the head: their order stays
-		t := assigned[i]
-		switch {
-		case t.ended.Load():
-		case t.id == started:
-			p.crash(t, w, reason)
-		default:
-			p.requeue(t)
-		}
-	}
+	p.settle(w)
 	w.discard()
 	p.buried++
 	if p.ending || p.workers[w.index] != w {
@@ -155,6 +164,24 @@ func (p *Pool) judge(w *worker) {
 		p.launchOrGoOn(z, w.index)
 	}
 	p.dispatch()
+}
+
+// settle ends the task that a worker had started, and gives those behind it to others. mu is held.
+func (p *Pool) settle(w *worker) {
+	started := w.running()
+	assigned := w.assigned
+	w.assigned = nil
+	reason := w.describeDeath()
+	for i := len(assigned) - 1; i >= 0; i-- { // from the back, each to the head: their order stays
+		t := assigned[i]
+		switch {
+		case t.ended.Load():
+		case t.id == started:
+			p.crash(t, w, reason)
+		default:
+			p.requeue(t)
+		}
+	}
 }
 
 // giveUp ends what waits and refuses more: no worker can be started.

@@ -227,6 +227,7 @@ func (l *life) close() (goesOn bool) {
 	}
 	l.guarded(func() { goesOn = l.goesOn() })
 	l.guarded(func() { l.pool.Close(0) })
+	l.guarded(func() { l.heap.Close() })
 	return goesOn
 }
 

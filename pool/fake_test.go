@@ -24,8 +24,15 @@ import (
 
 const roleVariable = "THEUS_POOL_TEST_ROLE"
 
+// roles are what else this binary may play, by name; builds with tags add to them.
+var roles = map[string]func(){}
+
 func TestMain(m *testing.M) {
-	switch os.Getenv(roleVariable) {
+	name := os.Getenv(roleVariable)
+	if play, found := roles[name]; found {
+		play()
+	}
+	switch name {
 	case "zygote":
 		fakeZygote()
 	case "barren zygote":

@@ -231,20 +231,11 @@ func (z *zygote) received(f *frame) error {
 	case frameSpawnFailed:
 		closeAll(f.fds)
 		reason := d.str()
-		z.pool.mu.Lock()
-		defer z.pool.unlock()
 		if err := d.end(); err != nil {
 			return err
 		}
-		for i, w := range z.pool.workers {
-			if w != nil && w.id == f.id {
-				if w.pidfd >= 0 || w.ready { // it runs, perhaps with tasks
-					return fmt.Errorf("SPAWN_FAILED of worker %d, which was spawned", w.index)
-				}
-				w.discard()
-				z.pool.workers[i] = nil
-				z.pool.goOnWithout(z, i, errors.New("the zygote cannot fork: "+reason))
-			}
+		if w := z.worker(f.id); w != nil {
+			w.notSpawned(reason)
 		}
 		return nil
 	case frameExited:

@@ -145,6 +145,7 @@ func (l *heapLife) live() []error {
 	l.page()
 	l.bad(descriptorLimitKnown())
 	require.Positive(l.t, maxMappings())
+	h.Close() // what it keeps for use again
 	require.Zero(l.t, h.Stats().InUse)
 	h.Close() // what it keeps for reuse
 	return l.errs

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import array
 import collections
+import errno
 import os
 import select
 import socket
@@ -55,6 +56,9 @@ _SEND = int(socket.MSG_NOSIGNAL)
 _READ = int(socket.MSG_CMSG_CLOEXEC)
 _READ_NOW = int(socket.MSG_CMSG_CLOEXEC | socket.MSG_DONTWAIT)
 _DESCRIPTORS_LOST = int(socket.MSG_CTRUNC)
+# The kernel lacks memory for a message, or this user has too many descriptors in flight. It passes.
+_PASSES = frozenset({errno.ENOBUFS, errno.ENOMEM, errno.ETOOMANYREFS})
+_SOON = 0.001  # s
 # A sleeper takes 55-69 µs to be woken on a two-core machine, more than a small task takes in all.
 # So a reader polls a moment before it sleeps, as long as frames keep coming that fast.
 _POLLING = 200_000  # ns
@@ -139,14 +143,19 @@ class Channel:
             ChannelClosed: the other side is gone.
         """
         data = _HEADER.pack(len(payload), kind, len(fds), ident) + payload
-        try:
-            if fds:
-                rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))]
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
+        while data:
+            try:
+                # Not sendall: after a failure nobody would know how much was sent.
                 sent = self._socket.sendmsg([data], rights, _SEND)
-                data = data[sent:]
-            self._socket.sendall(data, _SEND)
-        except (BrokenPipeError, ConnectionError) as error:
-            raise ChannelClosed from error
+            except ConnectionError as error:
+                raise ChannelClosed from error
+            except OSError as error:
+                if error.errno not in _PASSES:
+                    raise
+                time.sleep(_SOON)  # no event tells when it has passed
+                continue
+            data, rights = data[sent:], []
 
     def receive(self, *, wait: bool = True) -> Frame | None:
         """The next frame; None when there is none and `wait` is false.

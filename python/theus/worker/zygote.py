@@ -15,6 +15,7 @@ a fresh interpreter instead, ``python -I zygote.py --worker …``.
 
 from __future__ import annotations
 
+import errno
 import gc
 import importlib
 import importlib.util
@@ -132,6 +133,7 @@ class Zygote:
         self._obstacle: str | None = None  # why there can be no workers
         self._workers: dict[int, tuple[int, int]] = {}  # by pidfd: (worker, pid)
         self._config_fd = -1
+        self._spare = -1  # keeps a place in the table of descriptors while a worker is forked
 
     def prepare(self) -> None:
         """Import what workers need, and tell the host that workers can be asked for."""
@@ -146,6 +148,7 @@ class Zygote:
         else:
             names = ["numpy", "numpy.random", *(self._config.get("preload") or ())]
             self._forks = preload.preload(names, self._warnings.append)
+            self._obstacle = _lacking()
         if not self._forks:
             self._config_fd = os.memfd_create("theus-config", os.MFD_CLOEXEC)
             os.write(self._config_fd, json.dumps(self._config).encode())
@@ -205,17 +208,30 @@ class Zygote:
                 raise OSError("no descriptor is left in the zygote (ulimit -n)")
             process.flush_output()  # else the child would print it again
             start = self._fork if self._forks else self._execute
-            pid = start(frame.id, index, connection, page)
+            self._spare = os.dup(page)
+            try:
+                pid = start(frame.id, index, connection, page)
+            finally:
+                os.close(self._spare)
         except OSError as error:
-            reason = str(error).encode()
-            payload = len(reason).to_bytes(4, "little") + reason
-            self._send(frames.SPAWN_FAILED, frame.id, payload)
+            self._cannot_spawn(frame.id, error)
             return None
-        # Nobody but this process reaps the child, so the pid cannot mean another one yet.
-        pidfd = os.pidfd_open(pid)
+        try:
+            # Nobody but this process reaps the child, so the pid cannot mean another one yet.
+            pidfd = os.pidfd_open(pid)
+        except OSError as error:  # its end would go unnoticed
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            self._cannot_spawn(frame.id, error)
+            return None
         self._workers[pidfd] = (frame.id, pid)
         self._send(frames.SPAWNED, frame.id, pid.to_bytes(4, "little"), (pidfd,))
         return pidfd
+
+    def _cannot_spawn(self, worker: int, error: OSError) -> None:
+        reason = str(error).encode()
+        payload = len(reason).to_bytes(4, "little") + reason
+        self._send(frames.SPAWN_FAILED, worker, payload)
 
     def _fork(self, worker: int, index: int, connection: int, page: int) -> int:
         with warnings.catch_warnings():
@@ -227,8 +243,8 @@ class Zygote:
         try:
             process.die_with_parent(self._pid)
             self._channel.close()
-            for sibling in self._workers:
-                os.close(sibling)
+            for other in (self._spare, *self._workers):
+                os.close(other)
             _become_worker(worker, index, connection, page, self._config, [])
         except BaseException:
             traceback.print_exc()
@@ -294,6 +310,19 @@ def _own_environment() -> dict[str, str]:
     kept = ("PYTHONHASHSEED",)
     variables = {n: v for n, v in os.environ.items() if not n.startswith("PYTHON") or n in kept}
     return {**variables, "PYTHONSAFEPATH": "1"}
+
+
+def _lacking() -> str | None:
+    """What this system cannot do that workers need; None when nothing is missing."""
+    try:
+        os.close(os.pidfd_open(os.getpid()))
+    except OSError as error:
+        if error.errno in (errno.ENOSYS, errno.EPERM, errno.EACCES):
+            return (
+                f"pidfd_open: {error.strerror}. theus needs Linux 5.4 or later and a sandbox that "
+                "allows this system call"
+            )
+    return None
 
 
 def _duplicate_above(fd: int, lowest: int) -> int:
