@@ -233,13 +233,13 @@ func (p *Pool) end() {
 	p.mu.Unlock()
 
 	deadline := time.Now().Add(closeTimeout)
+	if z != nil { // first: a worker that it did not reap is ours to reap only once it is gone, if we are PID 1 or a subreaper
+		z.awaitDeath(time.Until(deadline))
+	}
 	for _, w := range workers {
 		if w != nil {
 			w.awaitDeath(time.Until(deadline))
 		}
-	}
-	if z != nil {
-		z.awaitDeath(time.Until(deadline))
 	}
 	p.background.Wait()
 	p.stopReactor()

@@ -28,9 +28,15 @@ def settled():
         time.sleep(0.01)
     return children()
 
+def all_idle(engine):
+    # None is just being forked: the kernel would give it to process 1, which does not know it.
+    while [w["state"] for w in engine.stats()["workers"]] != ["idle"] * 2:
+        time.sleep(0.001)
+
 def work(engine, rounds):
     for _ in range(rounds):
         assert engine.run(pow, 2, 3) == 8
+        all_idle(engine)
         try:
             engine.run(os.kill, 0, 9)  # its own process group: the zygote's, with all workers
         except WorkerCrashed:
@@ -40,6 +46,7 @@ def work(engine, rounds):
         except WorkerCrashed as crash:
             assert crash.exit_code == 5, crash
         assert engine.run(pow, 2, 4) == 16
+    all_idle(engine)
 """
 
 
@@ -59,12 +66,13 @@ def thief():
 thread = threading.Thread(target=thief)
 thread.start()
 with TheusEngine(workers=2) as engine:
-    work(engine, 1)
+    while not stolen:  # each round ends a zygote, and whoever is faster reaps it
+        work(engine, 1)
 stop.set()
 thread.join()
-print(len(stolen) > 0, children())
+print(children())
 """
-    assert run_text(text, cwd=tmp_path) == (0, "True []\n", "")
+    assert run_text(text, cwd=tmp_path) == (0, "[]\n", "")
 
 
 def test_a_host_that_ignores_the_end_of_children(tmp_path: Path) -> None:
