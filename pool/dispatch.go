@@ -273,7 +273,8 @@ func (t *Task) crashAdvice(w *worker) string {
 		return ""
 	}
 	if w.oom != nil {
-		return fmt.Sprintf("; it had grown to %d MiB. Have a task take less at a time, run fewer at once (workers=), or raise the limit", w.peakRSS>>20)
+		// Without its size: the kernel may take back the memory of a process that it ends before it looks how much that was.
+		return "; have a task take less memory, run fewer at once (workers=), or raise the limit"
 	}
 	switch w.signal() {
 	case int(unix.SIGSEGV), int(unix.SIGBUS):

@@ -265,7 +265,8 @@ if TYPE_CHECKING:
             reason: what is known about the cause.
             task: name of the function that it ran.
             oom: True when the kernel ended it because memory ran out; `reason` names the limit.
-            peak_rss: how large the worker had grown, in bytes; None when that is not known.
+            peak_rss: how large the worker had grown, in bytes; None when that is not known. After
+                `oom` it may have been more: the kernel takes memory back before it looks.
         """
 
     class TaskTimeout(TheusError, TimeoutError):

@@ -73,10 +73,7 @@ ANYBODY = (
     "; SIGKILL comes from kill -9 or from the kernel when memory runs out (see dmesg, or "
     "memory.events of the cgroup)"
 )
-GROWN = (
-    "; it had grown to {mib} MiB. Have a task take less at a time, run fewer at once (workers=), "
-    "or raise the limit"
-)
+TAKE_LESS = "; have a task take less memory, run fewer at once (workers=), or raise the limit"
 OUT_OF_MEMORY = (
     "was killed by the kernel because memory ran out: {cgroup} has reached its limit, "
     "{limit_file} = {limit} bytes ({limit_mib} MiB)"
@@ -95,7 +92,7 @@ def _deaths(advice: str = NATIVE) -> dict[str, End]:
         "SIGKILL": _crashed("was killed by SIGKILL", "{advice}", signal=9),
         "SIGSTOP": End("CancelledError", "", "waits until `cancel()` or `timeout=` ends it"),
         "stack overflow": _crashed("was killed by SIGSEGV", advice, signal=11),
-        "OOM kill": _crashed(OUT_OF_MEMORY, GROWN, signal=9, oom=True),
+        "OOM kill": _crashed(OUT_OF_MEMORY, TAKE_LESS, signal=9, oom=True),
     }
 
 
@@ -186,7 +183,6 @@ def pattern(text: str, **known: object) -> str:
         "worker": r"\d+ \(pid \d+\)",
         "pid": r"\(pid \d+\)",
         "many": r"1\d",
-        "mib": r"\d+",
         "python": r"\S+",
         "zygote": r"\S+zygote\.py",
         "advice": f"({re.escape(SOMEBODY)}|{re.escape(ANYBODY)})",

@@ -175,7 +175,7 @@ def assert_ends(future: Future[Any], end: End, **known: Any) -> BaseException | 
         assert error.task == known["task"]
         assert error.reason in str(error)
         assert error.peak_rss is not None
-        assert error.peak_rss > (LIMIT // 2 if end.oom else 1 << 20)
+        assert error.peak_rss > 1 << 20
     return error
 
 
