@@ -5,6 +5,7 @@ package pool
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/theus-project/theus-go/internal/failpoint"
@@ -177,6 +178,9 @@ func (p *Pool) settle(w *worker) {
 		switch {
 		case t.ended.Load():
 		case t.id == started:
+			p.crash(t, w, reason)
+		case w.fault != nil && (started == 0 || slices.ContainsFunc(assigned[i:], func(t *Task) bool { return t.id == started })):
+			// Its answer may be behind what could not be read, or have gone elsewhere: it must not run twice.
 			p.crash(t, w, reason)
 		default:
 			p.requeue(t)

@@ -275,6 +275,9 @@ func (w *fakeWorkerState) run(t fakeTask) {
 	case "find-socket-closed":
 		*w.page = phaseCutOff<<statusPhase | t.id
 		os.Exit(1)
+	case "answer-behind-garbage":
+		w.write(frameType(999), t.id, nil)
+		w.reply(t.id, "nobody reads this")
 	case "garbage":
 		w.write(frameType(999), t.id, nil)
 		select {}

@@ -68,6 +68,8 @@ func TestADeathCostsTheTaskThatHadStartedAndNoOther(t *testing.T) {
 		"exit 0":  "exited with status 0",
 		"garbage": "broke the protocol",
 
+		"answer-behind-garbage": "broke the protocol",
+
 		"close-socket":       "lost its connection to the host, because something in it closed or replaced a descriptor that was not its own, and was ended while it ran close-socket",
 		"find-socket-closed": "lost its connection to the host, because something in it closed or replaced a descriptor that was not its own, and ended while it ran find-socket-closed",
 	} {

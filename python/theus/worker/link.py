@@ -200,6 +200,7 @@ class Link:
             with self._sending:
                 self._channel.send(kind, ident, payload)
         except frames.ChannelClosed:
+            self._cut_off()  # by a task, perhaps; if the host is gone nobody looks
             leave()
         except OSError as error:
             self._leave_if_cut_off(error)
@@ -368,6 +369,7 @@ class Link:
         try:
             return self._channel.receive(wait=wait)
         except frames.ChannelClosed:
+            self._cut_off()  # by a task, perhaps; if the host is gone nobody looks
             leave()
         except OSError as error:
             self._leave_if_cut_off(error)
