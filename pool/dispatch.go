@@ -178,11 +178,12 @@ func (p *Pool) endIfRunning(t *Task, w *worker) {
 	if t.ended.Load() || t.worker != w {
 		return
 	}
-	w.kill()
-	p.finish(t, Outcome{
-		Status:  TimedOut,
-		Message: fmt.Sprintf("%s ran longer than its timeout of %v; its worker (pid %d) was ended and replaced", t.name, t.call.Timeout, w.pid),
-	})
+	p.stop(w, t)
+	message := fmt.Sprintf("%s ran longer than its timeout of %v", t.name, t.call.Timeout)
+	if w.condemned {
+		message += fmt.Sprintf("; its worker (pid %d) was ended and replaced", w.pid)
+	}
+	p.finish(t, Outcome{Status: TimedOut, Message: message})
 }
 
 // Cancel ends a task: drops it from the queue, or kills the worker that runs it.
@@ -198,12 +199,44 @@ func (p *Pool) Cancel(t *Task) {
 			p.queue = slices.Delete(p.queue, i, i+1)
 		}
 	case len(w.assigned) > 0 && w.assigned[0] == t:
-		w.kill()
+		p.stop(w, t)
 	default:
 		// It waits in the worker behind another task. If it starts all the same, next kills the worker.
 		w.send(frameCancel, t.id, nil)
 	}
 	p.finish(t, Outcome{Status: Cancelled, Message: t.name + " was cancelled"})
+}
+
+// answerTimeout is how long a worker that was told not to begin a task has for it.
+const answerTimeout = 200 * time.Millisecond
+
+// stop ends the worker that runs t, the first of its tasks, unless it has gone on to the one behind: t's result may be in the socket,
+// unread. So the one behind is called back first. A worker looks for that after each task, before it begins the next; if its page
+// still shows t afterwards, it cannot begin another. mu is held.
+func (p *Pool) stop(w *worker, t *Task) {
+	behind := w.assigned[1:]
+	for _, b := range behind {
+		w.send(frameCancel, b.id, nil) // the answer puts it back into the queue
+	}
+	switch running := w.running(); {
+	case len(behind) == 0, running == t.id && len(w.conn.out) == 0:
+		w.kill()
+	case !w.began(behind):
+		// It is between two tasks. A moment later it has begun the one behind, or knows that it must not.
+		guard.AfterFunc(answerTimeout, "stopped task", p.options.OnPanic, func() {
+			p.mu.Lock()
+			defer p.unlock()
+			if len(w.assigned) > 0 && w.assigned[0] == t && !w.began(w.assigned[1:]) {
+				w.kill()
+			}
+		})
+	}
+}
+
+// began: one of these is what the worker runs.
+func (w *worker) began(tasks []*Task) bool {
+	running := w.running()
+	return slices.ContainsFunc(tasks, func(t *Task) bool { return t.id == running })
 }
 
 // finish ends a task, once; later ends only give back what they carry.
@@ -343,11 +376,11 @@ func (p *Pool) next(w *worker) {
 		return
 	}
 	// It was cancelled behind another. The worker was told; if it had begun by then it answers late or never, and is killed.
-	guard.AfterFunc(200*time.Millisecond, "cancelled task", p.options.OnPanic, func() {
+	guard.AfterFunc(answerTimeout, "cancelled task", p.options.OnPanic, func() {
 		p.mu.Lock()
 		defer p.unlock()
 		if len(w.assigned) > 0 && w.assigned[0] == t {
-			w.kill()
+			p.stop(w, t)
 		}
 	})
 }

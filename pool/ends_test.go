@@ -90,6 +90,49 @@ func TestATimeoutDoesNotReachBeyondTheResult(t *testing.T) {
 	require.Equal(t, Cancelled, f.end(task).Status)
 }
 
+// The first task's result is in the socket, unread, and its worker has gone on to the second.
+func TestEndingATaskSparesTheOneThatItsWorkerHasGoneOnTo(t *testing.T) {
+	for name, c := range map[string]struct {
+		endFirst func(*fixture, *Task)
+		status   Status
+	}{
+		"cancelled": {func(f *fixture, first *Task) { f.Cancel(first) }, Cancelled},
+		"timed out": {func(f *fixture, first *Task) { f.expire(first, f.workers[0]) }, OK},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t, 1, "zygote")
+			gate := filepath.Join(t.TempDir(), "gate")
+			require.NoError(t, os.WriteFile(gate, nil, 0o600))
+			f.run("wait-for " + gate) // both are known to be short now, so the second is sent ahead
+			f.end(f.submit(f.call("echo", "")))
+			require.NoError(t, os.Remove(gate))
+			f.reactor.reading.Lock()
+			first, second := f.submit(f.call("echo", "unread")), f.start("wait-for "+gate)
+			eventually(t, "the second runs", func() bool { return f.started(second) })
+			c.endFirst(f, first)
+			f.reactor.reading.Unlock()
+			require.NoError(t, os.WriteFile(gate, nil, 0o600))
+			require.Equal(t, "waited", text(f.end(second)))
+			require.Equal(t, c.status, f.end(first).Status)
+		})
+	}
+}
+
+// The first task hangs; the second has not begun, and runs on another worker.
+func TestEndingATaskMovesTheOneThatWasSentAheadOfIt(t *testing.T) {
+	f := newFixture(t, 1, "zygote")
+	gate := filepath.Join(t.TempDir(), "gate")
+	require.NoError(t, os.WriteFile(gate, nil, 0o600))
+	f.run("wait-for " + gate)
+	f.end(f.submit(f.call("echo", "")))
+	require.NoError(t, os.Remove(gate))
+	first, second := f.start("wait-for "+gate), f.submit(f.call("echo", "moved"))
+	eventually(t, "the first runs", func() bool { return f.started(first) })
+	f.Cancel(first)
+	require.Equal(t, Cancelled, f.end(first).Status)
+	require.Equal(t, "moved", text(f.end(second)))
+}
+
 func TestAResultInMemoryThatIsGoneCostsItsTaskOnly(t *testing.T) {
 	f := newFixture(t, 1, "zygote")
 	gate := filepath.Join(t.TempDir(), "gate")
