@@ -237,7 +237,8 @@ func (h *puppets) ended(o *Outcome) {
 		require.NotEmpty(h.t, o.Message)
 	case Crashed:
 		if h.w.fault != nil && h.w.judged {
-			require.Contains(h.t, o.Message, "broke the protocol")
+			require.Contains(h.t, o.Message, h.w.fault.Error())
+			require.Regexp(h.t, "broke the protocol|the zygote cannot fork", o.Message)
 		}
 	default:
 		h.t.Errorf("a task ended with status %d: %s", o.Status, o.Message)
