@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/theus-project/theus-go/internal/failpoint"
+	"github.com/theus-project/theus-go/shm"
 )
 
 // exiting reports whether a process is on its way out, or gone. The kernel closes its sockets before it says that it has
@@ -56,5 +57,5 @@ func readFile(name string) ([]byte, error) {
 	if err := failpoint.Fail(failpoint.PoolReadFile); err != nil {
 		return nil, err
 	}
-	return os.ReadFile(name)
+	return shm.ReadFile(name)
 }

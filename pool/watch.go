@@ -14,7 +14,6 @@ package pool
 // What a round does is always safe: it ends a worker only if that has not begun a task, so all that it was given runs elsewhere, once.
 
 import (
-	"bytes"
 	"fmt"
 	"slices"
 	"time"
@@ -90,13 +89,13 @@ func (p *Pool) watch() {
 
 // What the kernel says that a process does, of all that it may say.
 const (
-	stoppedLetter = 'T' // by a signal
-	tracedLetter  = 't' // by a debugger
+	stoppedLetter = "T" // by a signal
+	tracedLetter  = "t" // by a debugger
 )
 
 // letters reads what the kernel says of each worker, without the lock. A pid may have been given to another process
 // by the time that it is read; a wrong answer would have to come twice in a row.
-func (p *Pool) letters() map[uint64]byte {
+func (p *Pool) letters() map[uint64]string {
 	p.mu.Lock()
 	pids := map[uint64]int{}
 	for _, w := range p.workers {
@@ -105,28 +104,15 @@ func (p *Pool) letters() map[uint64]byte {
 		}
 	}
 	p.mu.Unlock()
-	letters := map[uint64]byte{}
+	letters := map[uint64]string{}
 	for id, pid := range pids {
-		letters[id] = letterOf(pid)
+		letters[id], _, _ = processState(pid)
 	}
 	return letters
 }
 
-// letterOf is the kernel's letter for what a process does; 0: it is gone.
-func letterOf(pid int) byte {
-	stat, err := readFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return 0
-	}
-	after := stat[bytes.LastIndexByte(stat, ')')+1:] // the name before it may contain anything
-	if len(after) < 2 {
-		return 0
-	}
-	return after[1]
-}
-
 // lookAt is a round's look at one worker. mu is held.
-func (p *Pool) lookAt(w *worker, letter byte) {
+func (p *Pool) lookAt(w *worker, letter string) {
 	if w.isDead() {
 		if w.watched.dead++; w.watched.dead >= deadRounds {
 			w.zygote.hung(fmt.Sprintf("worker %d (pid %d) is dead, and it did not say so", w.index, w.pid))

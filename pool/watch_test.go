@@ -91,7 +91,7 @@ func TestAnIdleWorkerThatHangsIsNoticedWithoutATask(t *testing.T) {
 func stop(t *testing.T, pid int) {
 	t.Helper()
 	require.NoError(t, unix.Kill(pid, unix.SIGSTOP))
-	eventually(t, "it is stopped", func() bool { return letterOf(pid) == stoppedLetter })
+	eventually(t, "it is stopped", func() bool { return stopped(pid) })
 }
 
 func TestAStoppedWorkerIsReplacedUnlessItRunsATask(t *testing.T) {
@@ -159,11 +159,6 @@ func TestALongTaskIsNoHang(t *testing.T) {
 	require.Zero(t, f.Buried())
 }
 
-func TestTheWatchReadsTheKernelsLetter(t *testing.T) {
-	require.Contains(t, "RS", string(letterOf(os.Getpid())))
-	require.Zero(t, letterOf(1<<22+1), "no such process")
-}
-
 func TestAWorkerThatIsBeingDebuggedIsLeftAlone(t *testing.T) {
 	f := watchedPool(t, 1)
 	f.run("hang-afterwards")
@@ -176,7 +171,7 @@ func TestAWorkerThatIsBeingDebuggedIsLeftAlone(t *testing.T) {
 	}
 	require.False(t, w.condemned)
 	for range hangRounds + 1 {
-		f.lookAt(w, 'S')
+		f.lookAt(w, "S")
 	}
 	require.True(t, w.condemned, "as it would have been otherwise")
 }

@@ -317,7 +317,7 @@ func (c *charge) release() {
 	delete(b.charges, c)
 	if !c.aborted {
 		c.heap.returned.Bytes += c.bytes
-		if c.arrays == nil && !c.spare { // else its slots are, or were, counted
+		if c.arrays == nil && !c.spare && !c.copied { // as HeapStats.Segments counts; what arrays share is counted by its slots
 			c.heap.returned.Segments++
 		}
 	}

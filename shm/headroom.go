@@ -56,7 +56,7 @@ func (m *machine) headroom() (headroom, error) {
 // read gives a file that need not be there, nor be ours to read; then it gives nil. That
 // a descriptor is lacking just now is something else: past a limit that was overlooked the kernel kills.
 func (m *machine) read(name string) []byte {
-	text, err := readFile(name)
+	text, err := ReadFile(name)
 	if scarce(err) {
 		m.short = err
 	}
@@ -82,7 +82,7 @@ func scarce(err error) bool {
 }
 
 func (m *machine) memAvailable() (uint64, error) {
-	text, err := readFile(m.path("/proc/meminfo"))
+	text, err := ReadFile(m.path("/proc/meminfo"))
 	if err != nil {
 		return 0, err
 	}
@@ -109,9 +109,9 @@ func field(text []byte, name string) (uint64, bool) {
 	return 0, false
 }
 
-// readFile is os.ReadFile without its polling, which costs more than reading
-// the small files of /proc and cgroups.
-func readFile(name string) ([]byte, error) {
+// ReadFile is os.ReadFile without its poller, which costs more than reading the small files of /proc and cgroups,
+// and which, once it was used, keeps two descriptors of the host for ever.
+func ReadFile(name string) ([]byte, error) {
 	fd, err := openFile(name)
 	if err != nil {
 		return nil, &os.PathError{Op: "open", Path: name, Err: err}

@@ -198,7 +198,7 @@ func maxDescriptors() (uint64, error) {
 
 // maxMappings is how many mappings the kernel allows a process.
 func maxMappings() int64 {
-	text, err := readFile("/proc/sys/vm/max_map_count")
+	text, err := ReadFile("/proc/sys/vm/max_map_count")
 	if err == nil {
 		if n, err := strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64); err == nil && n > 0 {
 			return n
