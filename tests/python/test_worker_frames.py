@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import array
+import contextlib
 import os
 import socket
 import struct
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
+from hypothesis import strategies as st
 
 from theus.worker import frames, wire
 from theus.worker.frames import Channel, ChannelClosed, ProtocolError
@@ -160,3 +163,33 @@ def test_values_are_views_that_can_be_written_to() -> None:
 def test_texts_with_lone_surrogates_can_be_sent() -> None:
     payload = bytearray(wire.text("file\udcff"))
     assert wire.Reader(payload).text() == "file\\udcff"
+
+
+@pytest.mark.parametrize("field", ["value", "array", "text", "task_head"])
+@hypothesis.given(payload=st.binary(max_size=200))
+@hypothesis.settings(deadline=None, derandomize=True, database=None)
+def test_any_payload_is_read_or_refused(field: str, payload: bytes) -> None:
+    with contextlib.suppress(ProtocolError):
+        getattr(wire.Reader(bytearray(payload)), field)()
+
+
+@hypothesis.given(pieces=st.lists(st.binary(min_size=1, max_size=40), max_size=20))
+@hypothesis.settings(deadline=None, derandomize=True, database=None)
+def test_any_bytes_are_frames_or_refused(pieces: list[bytes]) -> None:
+    ours, theirs = socket.socketpair()
+    channel = Channel(theirs)
+    rest = b"".join(pieces)
+    try:
+        for piece in pieces:
+            ours.sendall(piece)
+            while (frame := channel.receive(wait=False)) is not None:
+                length, kind, fds, ident = struct.unpack_from("<IHHQ", rest)
+                assert (frame.kind, frame.id, fds) == (kind, ident, 0)
+                assert bytes(frame.payload) == rest[16 : 16 + length]
+                rest = rest[16 + length :]
+    except ProtocolError:
+        length, _, fds, _ = struct.unpack_from("<IHHQ", rest)
+        assert fds or length > 1 << 16
+    finally:
+        channel.close()
+        ours.close()
