@@ -264,10 +264,10 @@ func (p *Pool) finish(t *Task, o Outcome) {
 		p.after(t.outcome.release)
 	}
 	t.ended.Store(true)
-	close(t.done)
-	if call.Queue != nil {
+	if call.Queue != nil { // before done: who has waited for the task finds its event
 		call.Queue.push(Event{Handle: call.Handle, Tag: call.Tag, Status: o.Status})
 	}
+	close(t.done)
 	if len(p.tasks) == 0 {
 		for _, idle := range p.idlers {
 			close(idle)

@@ -314,8 +314,8 @@ func (w *fakeWorkerState) run(t fakeTask) {
 		for { // the runtime's signals interrupt
 			_, _ = unix.Poll(nil, -1)
 		}
-	case "leave-socket": // with a child, which lives until a file is there
-		child := exec.Command("sh", "-c", `until [ -e "$0" ]; do sleep 0.05; done`, argument)
+	case "leave-socket": // with a child, which lives until somebody has opened the FIFO for writing
+		child := exec.Command("cat", argument)
 		child.ExtraFiles = []*os.File{os.NewFile(uintptr(w.fd), "")}
 		if err := child.Start(); err != nil {
 			panic(err)

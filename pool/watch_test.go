@@ -120,8 +120,13 @@ func TestAStoppedWorkerIsReplacedUnlessItRunsATask(t *testing.T) {
 func TestADeathIsNoticedThoughNeitherChannelTells(t *testing.T) {
 	f := watchedPool(t, 1)
 	gate := filepath.Join(t.TempDir(), "gate")
+	require.NoError(t, unix.Mkfifo(gate, 0o600))
 	f.run("leave-socket " + gate) // the stream will not end…
-	defer func() { _ = os.WriteFile(gate, nil, 0o600) }()
+	defer func() {
+		opened, err := os.OpenFile(gate, os.O_RDWR, 0) // which ends the child that holds it, and does not wait for it
+		require.NoError(t, err)
+		require.NoError(t, opened.Close())
+	}()
 	pid := f.pid()
 	zygote := f.Processes()[0]
 	stop(t, zygote) // …and nobody reports
