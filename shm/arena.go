@@ -146,11 +146,12 @@ func (h *Heap) newArena(held, slot int64, label string) (*arena, error) {
 
 // createArena makes the segment of an arena.
 func (h *Heap) createArena(size int64, label string) (*Segment, error) {
+	forks := HostForks() // before there is a description that a child could share
 	s, err := h.begin(size, label, packed)
 	if err != nil {
 		return nil, err
 	}
-	s.arena, s.forks = &arena{segment: s}, HostForks()
+	s.arena, s.forks = &arena{segment: s}, forks
 	s.charge.sharedBy(&s.arena.count, inArenas)
 	return s.orGiveUp(s.openForHost(sealSize | h.futureWrite()))
 }
@@ -170,6 +171,8 @@ func (a *arena) room() int64 { return a.segment.size - a.used }
 // put gives a slot its place at the end of what is used of the arena. mu is held, and there is room.
 func (all *arenas) put(s *Slot, a *arena) {
 	a.segment.Ref()
+	a.segment.Ref()
+	s.unwritten = a.segment
 	s.arena, s.offset = a, a.used
 	a.used += s.taken()
 	a.count.Add(1)

@@ -48,7 +48,7 @@ func (all *arenas) unread(a *arena) (slots []*Slot) {
 }
 
 // move copies the slot to a place of its own in the open arena. It takes another slot's place, which
-// takes this one's and is given up with it.
+// takes this one's and is given up with it. The other one stays where it is meanwhile, since it is not written.
 func (s *Slot) move() error {
 	other, err := s.heap.Reserve(s.size, s.label)
 	if err != nil {
@@ -58,7 +58,7 @@ func (s *Slot) move() error {
 	copyBytes(other.arena.segment.w.addr+uintptr(other.offset), s.arena.segment.w.addr+uintptr(s.offset), s.size)
 	s.heap.arenas.swap(s, other)
 	s.mu.Unlock()
-	other.Unref()
+	other.discard()
 	return nil
 }
 

@@ -4,6 +4,8 @@ package shm
 
 import (
 	"bytes"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -120,4 +122,64 @@ func TestWithoutRoomTheSurvivorsStay(t *testing.T) {
 		assert.Equal(t, bytes.Repeat([]byte{byte(i)}, 10_000), content(t, s))
 	}
 	assert.Zero(t, h.Stats().Moved)
+}
+
+// Several at once fill arenas, empty them and read what they keep, so that arenas are moved out of, and used again, while
+// slots are reserved and written. A slot that was moved before it was written showed garbage.
+func TestContentStaysWhileArenasAreMovedOutOfAndUsedAgain(t *testing.T) {
+	const size, keeps, rounds = 10_000, 7, 40_000
+	h := heapWith(t, HeapOptions{Limit: 4 << 20}) // arenas of 256 KiB
+	var checked, wrong, misplaced atomic.Int64
+	var goroutines sync.WaitGroup
+	for g := range 6 {
+		goroutines.Go(func() {
+			type written struct {
+				slot    *Slot
+				content byte
+			}
+			var kept []written
+			drop := func(i int) {
+				seg, offset := kept[i].slot.Pin()
+				checked.Add(1)
+				if b := view(seg.w.addr+uintptr(offset), size); b[0] != kept[i].content || b[size-1] != kept[i].content {
+					wrong.Add(1)
+				}
+				seg.Unref()
+				kept[i].slot.Unref()
+				kept[i] = kept[len(kept)-1]
+				kept = kept[:len(kept)-1]
+			}
+			for i := range rounds {
+				s, err := h.Reserve(size, "x")
+				if err != nil { // the others hold everything just now
+					continue
+				}
+				d, err := h.Draft(size, "x")
+				if err != nil {
+					s.Unref()
+					continue
+				}
+				seg, offset := s.Pin()
+				content := byte(1 + (g*37+i)%250)
+				copy(view(d.Address(), size), bytes.Repeat([]byte{content}, size))
+				s.Write(d.Address())
+				d.Release()
+				if b := view(seg.w.addr+uintptr(offset), size); b[0] != content || b[size-1] != content {
+					misplaced.Add(1)
+				}
+				seg.Unref()
+				kept = append(kept, written{s, content})
+				if len(kept) == keeps || i%keeps != 0 {
+					drop(i % len(kept))
+				}
+			}
+			for len(kept) > 0 {
+				drop(0)
+			}
+		})
+	}
+	goroutines.Wait()
+	assert.Zero(t, wrong.Load(), "of %d", checked.Load())
+	assert.Zero(t, misplaced.Load())
+	assert.NotZero(t, h.Stats().Moved)
 }

@@ -19,6 +19,10 @@ type Slot struct {
 	offset int64
 
 	previous, next *Slot // in its arena's list; guarded by arenas.mu
+
+	// Its segment once more, from the reservation until the slot is written: until then it is not moved, so that what
+	// is written is written where readers were told. Of whoever reserved it, alone.
+	unwritten *Segment
 }
 
 // Len is the number of bytes asked for.
@@ -42,8 +46,17 @@ func (s *Slot) Pin() (seg *Segment, offset int64) {
 // Write copies the slot's content from an address in the host. Nobody may have been told of the slot yet.
 func (s *Slot) Write(from uintptr) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	copyBytes(s.arena.segment.w.addr+uintptr(s.offset), from, s.size)
+	s.mu.Unlock()
+	s.written()
+}
+
+// written lets the slot be moved from now on.
+func (s *Slot) written() {
+	if seg := s.unwritten; seg != nil {
+		s.unwritten = nil
+		seg.Unref()
+	}
 }
 
 // Ref takes one more reference. The caller has one already.
@@ -63,7 +76,18 @@ func (s *Slot) Unref() {
 		panic(fmt.Sprintf("shm: the slot of %q was let go once too often", s.label))
 	}
 	s.heap.budget.slotReturned(s.heap)
+	s.giveUp()
+}
+
+// discard undoes a reservation: nobody has had the slot, so it does not count as returned.
+func (s *Slot) discard() {
+	s.refs.Store(0)
+	s.giveUp()
+}
+
+func (s *Slot) giveUp() {
 	s.heap.arenas.remove(s).Unref()
+	s.written()
 }
 
 // tryRef takes one more reference unless the slot was let go.
@@ -87,9 +111,10 @@ func (h *Heap) Pack(seg *Segment, label string) (*Slot, error) {
 		return nil, err
 	}
 	if err := s.readFrom(seg); err != nil {
-		s.Unref()
+		s.discard()
 		return nil, err
 	}
+	s.written()
 	return s, nil
 }
 
