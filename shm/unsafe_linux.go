@@ -93,9 +93,10 @@ func load64(addr uintptr) uint64 {
 	return atomic.LoadUint64((*uint64)(pointer(addr)))
 }
 
-// mapAnonymous gives zeroed memory of this process alone.
+// mapAnonymous gives zeroed memory of this process, and of children that the host forks: they write into what is being
+// built, as they do into a large array.
 func mapAnonymous(size int64) (uintptr, error) {
-	return mapAt(failpoint.ShmMmapAnonymous, -1, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	return mapAt(failpoint.ShmMmapAnonymous, -1, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_ANONYMOUS)
 }
 
 // readInto reads the first n bytes of a file to an address.
