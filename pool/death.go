@@ -82,6 +82,18 @@ func (w *worker) lost(err error) {
 	w.within(exitTimeout, func() { w.zygote.hung(fmt.Sprintf("no report of the end of worker %d", w.index)) })
 }
 
+// unread notes why not all that a dead worker had sent could be read: an answer may be behind that. mu is held.
+func (w *worker) unread(err error) {
+	var link *linkError
+	switch {
+	case err == nil || w.fault != nil || w.judged:
+	case errors.As(err, &link):
+		w.fault = err
+	default:
+		w.fault = fmt.Errorf("broke the protocol (%w)", err)
+	}
+}
+
 // exitReport is what EXITED carries.
 type exitReport struct {
 	pid     int
@@ -108,11 +120,13 @@ func (w *worker) gone(report exitReport) {
 		w.oom, w.notOOM = kill, known && kill == nil
 		p.mu.Unlock()
 	}
+	var err error
 	if !eof {
-		drain(w)
+		err = drain(w)
 	}
 	p.mu.Lock()
 	defer p.unlock()
+	w.unread(err)
 	p.judge(w)
 }
 
@@ -120,7 +134,7 @@ func (w *worker) gone(report exitReport) {
 // a moment, if the zygote could not keep watch over it, and have begun with a task.
 func (w *worker) notSpawned(reason string) {
 	p := w.pool
-	drain(w)
+	_ = drain(w)
 	p.mu.Lock()
 	defer p.unlock()
 	if w.judged {
@@ -157,6 +171,11 @@ func (p *Pool) judge(w *worker) {
 	default:
 		p.failures++
 	}
+	if !w.ready && !w.zygote.failed && p.failures >= maxWorkerFailures && p.hasReadyWorker() {
+		p.goOnWithout(w.zygote, w.index, errors.New("those that were started died before they were ready; the last one "+reason))
+		p.dispatch()
+		return
+	}
 	if !w.zygote.failed && p.failures >= maxWorkerFailures {
 		p.giveUp(fmt.Sprintf("%d workers in a row died before they were ready; the last one %s", p.failures, reason))
 		return
@@ -165,6 +184,10 @@ func (p *Pool) judge(w *worker) {
 		p.launchOrGoOn(z, w.index)
 	}
 	p.dispatch()
+}
+
+func (p *Pool) hasReadyWorker() bool {
+	return slices.ContainsFunc(p.workers, func(w *worker) bool { return w != nil && w.ready && !w.condemned })
 }
 
 // settle ends the task that a worker had started, and gives those behind it to others. mu is held.

@@ -166,7 +166,9 @@ func (p *Pool) expire(t *Task, w *worker) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.reactor.post(func() {
-		drain(w)
+		if err := drain(w); err != nil {
+			w.lost(err)
+		}
 		p.endIfRunning(t, w)
 	})
 }

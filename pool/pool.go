@@ -3,6 +3,7 @@ package pool
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"time"
 
@@ -189,6 +190,9 @@ func (p *Pool) Drain(timeout time.Duration) bool {
 	case <-idle:
 		return true
 	case <-timer.C:
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.idlers = slices.DeleteFunc(p.idlers, func(c chan struct{}) bool { return c == idle })
 		return false
 	}
 }

@@ -324,12 +324,18 @@ func dispatchFrames(p peer) error {
 	}
 }
 
-// drain reads what a dead peer left, up to the end of its stream.
-func drain(p peer) {
+// drain reads what a dead peer left, up to the end of its stream. An error: what is behind it was not read.
+func drain(p peer) error {
 	for {
 		more, err := p.connection().receive()
-		if frameErr := dispatchFrames(p); err != nil || frameErr != nil || !more {
-			return
+		if frameErr := dispatchFrames(p); frameErr != nil {
+			return frameErr
+		}
+		switch {
+		case errors.Is(err, io.EOF):
+			return nil
+		case err != nil || !more:
+			return err
 		}
 	}
 }

@@ -148,7 +148,7 @@ func (p *Pool) newZygote() (*zygote, error) {
 		}
 		close(z.ended)
 		// The stream may stay open: a child that the host forked while the zygote was started holds its end.
-		p.reactor.post(func() { drain(z); z.lost(nil) })
+		p.reactor.post(func() { _ = drain(z); z.lost(nil) })
 		p.mu.Unlock()
 	})
 	return z, nil
@@ -423,10 +423,12 @@ func (p *Pool) settleOrphans(orphans []*worker) {
 		p.mu.Lock()
 		eof := w.eof || w.judged
 		p.mu.Unlock()
+		var err error
 		if !eof {
-			drain(w)
+			err = drain(w)
 		}
 		p.mu.Lock()
+		w.unread(err)
 		p.judge(w)
 		p.unlock()
 	}

@@ -123,6 +123,7 @@ class Channel:
         self._may_poll = may_poll
         self._poller = select.poll()
         self._poller.register(connection, select.POLLIN)
+        self.cut_short = False
         self._busy = False  # the last wait was a short one
         self._incoming = bytearray()
         self._offset = 0  # of incoming[0] in the whole stream
@@ -212,6 +213,8 @@ class Channel:
         if not data:
             raise ChannelClosed
         self._incoming += data
+        # The kernel ends a read behind descriptors: more may be there.
+        self.cut_short = bool(ancillary) or len(data) == _CHUNK
         lost = bool(returned & _DESCRIPTORS_LOST)
         if ancillary or lost:
             end = self._offset + len(self._incoming)

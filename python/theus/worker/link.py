@@ -168,8 +168,10 @@ class Link:
                 return None
             if self._checks:
                 self._answer_checks()
-            if self._tasks:
-                return self._tasks.popleft()
+                continue  # it may have taken long: a CANCEL may have come
+            with self._state:
+                if self._tasks:
+                    return self._tasks.popleft()
 
     def _answer_checks(self) -> None:
         """Show that this worker lives, and let go of retired memory that only garbage holds.
@@ -339,6 +341,9 @@ class Link:
         with self._state:
             while not self._reading:
                 frame = self._channel.buffered()
+                if frame is None and self._channel.cut_short:
+                    frame = self._receive(wait=False)
+                    self._channel.cut_short = frame is not None
                 if frame is None:
                     break
                 self._handle(frame)
