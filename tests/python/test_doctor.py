@@ -251,7 +251,7 @@ def test_a_tight_control_group(tmp_path: Path) -> None:
 
 
 def test_a_check_that_dies_or_hangs_is_told() -> None:
-    (step,) = live.findings("import os, sys; sys.stderr.write('last words'); os.abort()")
+    (step,) = live.findings("import os, sys; sys.stderr.write('last words\\n'); os.abort()")
     assert (step.name, step.status) == ("load", "missing")
     assert "SIGABRT" in step.value
     assert "last words" in step.meaning

@@ -86,7 +86,7 @@ class TestCalls:
         def draw(ctx: Any, i: int) -> Any:
             if i == 13:
                 raise KeyError("unlucky")
-            return i, ctx.rng.random()
+            return i + ctx.rng.random()
 
         def run(first: int, *items: int) -> Any:
             batch = ("batch", first, [(i,) for i in items])
