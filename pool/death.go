@@ -52,11 +52,10 @@ func (w *worker) lost(err error) {
 	pid := w.pid
 	p.mu.Unlock()
 	broke := err != nil
-	var link *linkError
 	switch {
-	case broke && !errors.As(err, &link):
-		err = fmt.Errorf("broke the protocol (%w)", err)
-	case !broke && pid != 0 && !exiting(pid):
+	case broke:
+		err = streamFault(err)
+	case pid != 0 && !exiting(pid):
 		err = errCutOff
 	}
 	p.mu.Lock()
@@ -79,18 +78,26 @@ func (w *worker) lost(err error) {
 		p.judge(w)
 		return
 	}
+	w.awaitReport()
+}
+
+// awaitReport bounds the wait for the zygote's report of a worker that was ended. mu is held.
+func (w *worker) awaitReport() {
 	w.within(exitTimeout, func() { w.zygote.hung(fmt.Sprintf("no report of the end of worker %d", w.index)) })
+}
+
+// streamFault is what a worker did whose stream could not be read on.
+func streamFault(err error) error {
+	if link := (*linkError)(nil); errors.As(err, &link) {
+		return err
+	}
+	return fmt.Errorf("broke the protocol (%w)", err)
 }
 
 // unread notes why not all that a dead worker had sent could be read: an answer may be behind that. mu is held.
 func (w *worker) unread(err error) {
-	var link *linkError
-	switch {
-	case err == nil || w.fault != nil || w.judged:
-	case errors.As(err, &link):
-		w.fault = err
-	default:
-		w.fault = fmt.Errorf("broke the protocol (%w)", err)
+	if err != nil && w.fault == nil && !w.judged {
+		w.fault = streamFault(err)
 	}
 }
 

@@ -109,7 +109,7 @@ func (w *worker) awaitReady(left, limit time.Duration) {
 		case left <= stopTimeout && w.pidfd >= 0 && !w.condemned: // the zygote answers; this one alone does not
 			w.fault = fmt.Errorf("was not ready after %v", limit)
 			w.kill()
-			w.within(exitTimeout, func() { w.zygote.hung(fmt.Sprintf("no report of the end of worker %d", w.index)) })
+			w.awaitReport()
 		case left <= stopTimeout:
 			w.zygote.hung(fmt.Sprintf("worker %d was not ready after %v", w.index, limit))
 		default:

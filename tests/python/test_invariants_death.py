@@ -132,34 +132,26 @@ def test_the_host_is_killed_while_its_workers_are_stopped(cwd: Path) -> None:
         program.gone()
 
 
+def assert_only_this_outlives_its_host(program: Program, child: int) -> None:
+    try:
+        program.process.kill()
+        program.process.wait(60)
+        until(lambda: in_session(program.pid) == [child], "only what was forked to be left")
+    finally:
+        os.kill(child, signal.SIGKILL)
+
+
 def test_a_child_that_user_code_forked_does_not_keep_workers_alive(cwd: Path) -> None:
     """It holds copies of every socket, so no end of file tells the workers that the host died."""
     with started(["-c", HOST + "say(engine.run(fork)); signal.pause()"], cwd=cwd) as program:
-        grandchild = int(program.line())
-        try:
-            program.process.kill()
-            program.process.wait(60)
-            until(
-                lambda: in_session(program.pid) == [grandchild],
-                "only what the user's code forked to be left",
-            )
-        finally:
-            os.kill(grandchild, signal.SIGKILL)
+        assert_only_this_outlives_its_host(program, int(program.line()))
 
 
 def test_a_child_that_the_host_forked_does_not_keep_workers_alive(cwd: Path) -> None:
     """It holds the host's ends of all sockets: the workers read no end of file."""
-    with started(["-c", HOST + "engine.run(total); say(fork()); signal.pause()"], cwd=cwd) as host:
-        child = int(host.line())
-        try:
-            host.process.kill()
-            host.process.wait(60)
-            until(
-                lambda: in_session(host.pid) == [child],
-                "only what the host forked to be left",
-            )
-        finally:
-            os.kill(child, signal.SIGKILL)
+    text = HOST + "engine.run(total); say(fork()); signal.pause()"
+    with started(["-c", text], cwd=cwd) as program:
+        assert_only_this_outlives_its_host(program, int(program.line()))
 
 
 def test_the_host_execs_another_program(cwd: Path) -> None:
