@@ -29,11 +29,20 @@ import cloudpickle  # type: ignore[import-untyped]
 
 from . import stateless
 from ._core import Handle, core
+from .arrays import ShmArray, collecting
 from .contracts import contract_of
 from .errors import LargeArgumentWarning, StatelessnessWarning
+from .host_arrays import ArrayHandle, handles_under
 from .stateless import StrictPickler, used_globals
 
-__all__ = ["FunctionCache", "code_hash", "load_by_value", "passes_ctx", "record_of"]
+__all__ = [
+    "FunctionCache",
+    "FunctionHandle",
+    "code_hash",
+    "load_by_value",
+    "passes_ctx",
+    "record_of",
+]
 
 # An importable function travels by value as well, in case a worker has another version of its
 # module. That is worth little, so it is done only as long as it costs little.
@@ -260,12 +269,27 @@ def _warn_of_large_capture(fn: Any, size: int) -> None:
     )
 
 
+class FunctionHandle(Handle):
+    """Owns a function of the library.
+
+    Attributes:
+        arrays: the shared arrays that it captures. Its record says where they lie, so they are kept
+            there as long as it is; and each call brings them along, for a worker that has none yet.
+    """
+
+    __slots__ = ("arrays",)
+
+    def __init__(self, value: int, arrays: list[ArrayHandle]) -> None:
+        super().__init__(value)
+        self.arrays = arrays
+
+
 class _Defined:
     """A function that was made known to the library, and what it looked like then."""
 
     __slots__ = ("code", "defaults", "handle", "kwdefaults", "watched")
 
-    def __init__(self, fn: Callable[..., Any], handle: Handle) -> None:
+    def __init__(self, fn: Callable[..., Any], handle: FunctionHandle) -> None:
         self.handle = handle
         self.code = getattr(fn, "__code__", None)
         self.defaults = getattr(fn, "__defaults__", None)
@@ -351,11 +375,12 @@ class FunctionCache:
         self._lock = threading.Lock()
         self._known: weakref.WeakKeyDictionary[Any, _Defined] = weakref.WeakKeyDictionary()
 
-    def handle(self, fn: Callable[..., Any]) -> Handle:
+    def handle(self, fn: Callable[..., Any]) -> FunctionHandle:
         """The library's handle for a function, defined anew when it has changed.
 
         Raises:
             StatelessnessError: it holds something that cannot leave this process.
+            ValueError: it captures a shared array of another engine.
         """
         if not isinstance(fn, (types.FunctionType, types.BuiltinFunctionType, type)):
             # A partial, a bound method, an object: whatever it holds may have changed.
@@ -371,12 +396,25 @@ class FunctionCache:
             self._known[fn] = _Defined(fn, handle)
         return handle
 
-    def _define(self, fn: Callable[..., Any], *, by_value_only: bool) -> Handle:
+    def _define(self, fn: Callable[..., Any], *, by_value_only: bool) -> FunctionHandle:
         buffers: list[pickle.PickleBuffer] = []
-        record = record_of(fn, by_value_only=by_value_only)
+        with collecting() as captured:
+            record = record_of(fn, by_value_only=by_value_only)
         stream = pickle.dumps(record, protocol=5, buffer_callback=buffers.append)
         name = getattr(fn, "__qualname__", None) or type(fn).__qualname__
-        return Handle(core().define(self._engine, name.replace("\0", ""), [stream, *buffers]))
+        arrays = self._own(captured, name, importable=record[0] is not None)
+        value = core().define(self._engine, name.replace("\0", ""), [stream, *buffers])
+        return FunctionHandle(value, arrays)
+
+    def _own(self, captured: list[ShmArray], name: str, *, importable: bool) -> list[ArrayHandle]:
+        arrays = handles_under(captured)
+        own = [handle for handle in arrays if handle.engine == self._engine]
+        if len(own) < len(arrays) and not importable:  # who imports it makes arrays of his own
+            raise ValueError(
+                f"{name} captures a shared array of another engine, whose workers alone can read "
+                "it. Put it into this one (engine.heavy.put), or capture a copy (np.array)."
+            )
+        return own
 
     def clear(self) -> None:
         """Forget all, when the engine closes."""

@@ -6,7 +6,7 @@ is released when the last thing derived from the array has died.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from .arrays import Origin, ShmArray, memory_of, over_memory
 from .dtypes import dtype_of
 from .errors import SegmentGone
 
-__all__ = ["ArrayHandle", "ResultArrays", "array_of", "whole_handle"]
+__all__ = ["ArrayHandle", "ResultArrays", "array_of", "handles_under", "whole_handle"]
 
 
 class ArrayHandle(Handle):
@@ -78,6 +78,16 @@ def handle_under(array: Any) -> ArrayHandle | None:
     memory = memory_of(array)
     keep = memory.keep if memory is not None else None
     return keep if isinstance(keep, ArrayHandle) else None
+
+
+def handles_under(arrays: Iterable[Any], others: Iterable[ArrayHandle] = ()) -> list[ArrayHandle]:
+    """The handles under arrays, and others, each once."""
+    found = {handle.value: handle for handle in others}
+    for array in arrays:
+        handle = handle_under(array)
+        if handle is not None:
+            found[handle.value] = handle
+    return list(found.values())
 
 
 def whole_handle(array: Any, engine: int) -> ArrayHandle | None:

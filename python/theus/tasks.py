@@ -23,7 +23,8 @@ from .errors import (
     RemoteTraceback,
     TheusError,
 )
-from .host_arrays import ArrayHandle, ResultArrays, handle_under
+from .functions import FunctionHandle
+from .host_arrays import ResultArrays, handles_under
 from .stateless import StrictPickler
 
 __all__ = ["PreparedCall", "batch_outcome", "encode_batch", "encode_call", "outcome"]
@@ -42,7 +43,7 @@ class PreparedCall:
 
     def __init__(
         self,
-        function: Handle,
+        function: FunctionHandle,
         encoded: payload.Encoded,
         *,
         keys: Sequence[bytes] = (),
@@ -63,7 +64,9 @@ class PreparedCall:
         call.retries = retries
         call.rng_key = rng_key
         bufs = names = None
-        self._arrays = _handles(encoded) if encoded.arrays else []
+        self._arrays = function.arrays
+        if encoded.arrays:
+            self._arrays = handles_under(encoded.arrays, function.arrays)
         if self._arrays:
             bufs = (c.c_uint64 * len(self._arrays))(*(h.value for h in self._arrays))
             call.bufs, call.nbufs = c.addressof(bufs), len(self._arrays)
@@ -98,15 +101,6 @@ class PreparedCall:
             with contextlib.suppress(TheusError):  # it ended, and was taken and released
                 core().cancel(task)
         core().release(task)
-
-
-def _handles(encoded: payload.Encoded) -> list[ArrayHandle]:
-    found: dict[int, ArrayHandle] = {}
-    for array in encoded.arrays:
-        handle = handle_under(array)
-        if handle is not None:
-            found[handle.value] = handle
-    return list(found.values())
 
 
 def encode_call(args: Sequence[Any], kwargs: Mapping[str, Any]) -> payload.Encoded:

@@ -16,8 +16,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+import jobs
 import theus
 from conftest import EngineFactory
+from gate import Gate
 from theus import (
     LargeArgumentWarning,
     TaskTimeout,
@@ -317,6 +319,53 @@ def test_shared_arrays_travel_as_references(engine: TheusEngine) -> None:
     assert theus.is_shared(part)
     assert part.tolist() == [2, 3]
     assert engine.run(lambda: float(array[5])) == 5, "captured"
+
+
+@pytest.mark.parametrize("length", [10, 1 << 18], ids=["in an arena", "in a segment of its own"])
+def test_every_worker_gets_a_captured_array(
+    make_engine: EngineFactory, tmp_path: Path, length: int
+) -> None:
+    engine = make_engine(workers=3)
+    array = engine.heavy.put("x", np.arange(length, dtype=float))
+
+    def captures(reports: str, gate: str) -> float:
+        return jobs.wait_and_give(float(array[5]), reports, gate)
+
+    with Gate(tmp_path) as gate:
+        sums = [engine.submit(captures, gate.reports, gate.path) for _ in range(3)]
+        pids = {report["pid"] for report in gate.arrived(3)}
+        gate.open()
+        assert [future.result() for future in sums] == [5.0] * 3
+    assert pids == {worker["pid"] for worker in engine.stats()["workers"]}
+
+
+@pytest.mark.parametrize("length", [10, 1 << 18], ids=["in an arena", "in a segment of its own"])
+def test_a_captured_array_lives_until_its_task_has_ended(
+    make_engine: EngineFactory, tmp_path: Path, length: int
+) -> None:
+    engine = make_engine(workers=1)
+    engine.heavy.put("x", np.arange(length, dtype=float))
+
+    def submit_and_forget() -> Any:
+        array = engine.heavy["x"]
+        return engine.submit(lambda: float(array[5]))
+
+    with Gate(tmp_path) as gate:
+        first = engine.submit(jobs.wait_and_give, 1, gate.reports, gate.path)
+        gate.arrived(1)
+        waits = submit_and_forget()
+        for n in range(100):  # the old one is gone, and its memory would be used again
+            engine.heavy.put("x", np.full(length, -float(n)))
+        gate.open()
+        assert (first.result(), waits.result()) == (1, 5.0)
+
+
+def test_a_captured_array_of_another_engine(make_engine: EngineFactory) -> None:
+    engine, other = make_engine(workers=1), make_engine(workers=1)
+    array = other.heavy.put("x", np.arange(10.0))
+    with pytest.raises(ValueError, match="captures a shared array of another engine"):
+        engine.run(lambda: float(array[5]))
+    assert other.run(lambda: float(array[5])) == 5
 
 
 def test_a_large_result_outlives_the_engine(make_engine: EngineFactory) -> None:
