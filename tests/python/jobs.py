@@ -7,13 +7,16 @@ import json
 import mmap
 import os
 import random
+import signal
 import sys
+import time
 import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from theus import TheusError
 from theus.contracts import process
 from theus.structures import StateUpdate
 
@@ -215,6 +218,36 @@ def log(ctx: Any, word: str, number: int) -> None:
         number / 0
     except ZeroDivisionError:
         ctx.log.exception("it failed")
+
+
+@process(parallel=True)
+def use_ctx_in_a_handler(ctx: Any, seconds: float) -> tuple[int, list[str]]:
+    """Use ctx in a handler that interrupts uses of ctx: (times served, texts of refusals)."""
+    served = 0
+    refused: set[str] = set()
+
+    def handler(*_: Any) -> None:
+        nonlocal served
+        try:
+            ctx.log.info("progress")
+            ctx.heavy.alloc("scratch", 1)
+            served += 1
+        except TheusError as error:
+            refused.add(str(error))
+
+    before = signal.signal(signal.SIGALRM, handler)
+    try:
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            # Once each, or slow handlers would interrupt handlers without end.
+            signal.setitimer(signal.ITIMER_REAL, random.uniform(0.0001, 0.001))
+            ctx.log.info("step")
+            ctx.heavy.alloc("mine", 1)
+            sum(range(1000))
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    return served, sorted(refused)
 
 
 @process(parallel=True)

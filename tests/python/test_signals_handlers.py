@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+import jobs
+from conftest import EngineFactory
 from programs import Ended, run_text, started
 
 # What the kernel has for each signal: handler, flags.
@@ -161,6 +163,16 @@ def test_a_fault_of_the_program_ends_it_as_without_us(
     else:
         assert ended.err.startswith("Fatal Python error: Segmentation fault")
         assert ended.err.count("Current thread") == 1
+
+
+def test_a_tasks_handler_may_use_ctx_in_the_middle_of_ctx(make_engine: EngineFactory) -> None:
+    # It gets what it asks for, or is told why not; with plain locks the worker hung within 1 s.
+    engine = make_engine(workers=1)
+    served, refused = engine.run(jobs.use_ctx_in_a_handler, 2.0)
+    assert served > 0
+    assert all("signal handler" in text for text in refused)
+    assert len(refused) == 1, "2 s were not enough to interrupt a request"
+    assert engine.run(pow, 2, 3) == 8
 
 
 def test_a_fault_of_a_task_is_its_own_whatever_the_host_reports(tmp_path: Path) -> None:

@@ -4,6 +4,10 @@ Whoever needs a frame reads: the main loop when it waits for a task, user code w
 answer. The reader handles every kind of frame that comes (tasks are queued, answers are put down
 for who waits for them), so nobody waits for something behind what nobody reads. When several
 threads wait, one reads and wakes the others.
+
+Signal handlers and finalizers of the user's may run between any two lines of this file, in a thread
+that has just taken a lock here, and may use ctx. So the locks let their holder in again, and what
+he finds half done is left to the one he interrupted (`send`) or refused (`_request`).
 """
 
 from __future__ import annotations
@@ -148,9 +152,11 @@ class Link:
         self._make_locks()
 
     def _make_locks(self) -> None:
-        self._state = threading.Condition(threading.Lock())  # guards all that frames change
-        self._sending = threading.Lock()  # frames must not mix; taken last
-        self._reading = False  # somebody reads the socket, without holding _state
+        self._state = threading.Condition(threading.RLock())  # guards all that frames change
+        self._reader = 0  # the thread that reads the socket, without holding _state; 0: none
+        self._sending = threading.RLock()  # frames must not mix; taken last
+        self._outgoing: collections.deque[tuple[int, int, bytes]] = collections.deque()
+        self._in_send = False  # somebody writes to the socket; he holds _sending
 
     # ---- for the main loop
 
@@ -198,15 +204,27 @@ class Link:
     def send(self, kind: int, ident: int, payload: bytes = b"") -> None:
         """Send a frame. A worker whose host is gone exits here, silently."""
         self._refuse_if_abandoned()
+        self._outgoing.append((kind, ident, payload))
         try:
-            with self._sending:
-                self._channel.send(kind, ident, payload)
+            while self._outgoing:
+                with self._sending:
+                    if self._in_send:
+                        return  # this thread has interrupted itself, and will send it next
+                    self._send_outgoing()
         except frames.ChannelClosed:
             self._cut_off()  # by a task, perhaps; if the host is gone nobody looks
             leave()
         except OSError as error:
             self._leave_if_cut_off(error)
             raise
+
+    def _send_outgoing(self) -> None:
+        self._in_send = True
+        try:
+            while self._outgoing:
+                self._channel.send(*self._outgoing.popleft())
+        finally:
+            self._in_send = False
 
     def fetch(self, task: int, kind: int, key: str = "", argument: int = 0) -> Frame:
         """Ask for an array, a segment, state or a function; the answer is a FETCHED frame."""
@@ -288,6 +306,8 @@ class Link:
 
     def acknowledge(self) -> None:
         """Tell the host which retired segments this process has let go of."""
+        if self._inside():
+            return  # whoever was interrupted does it before he waits again
         with self._state:
             self._acknowledge()
 
@@ -311,10 +331,24 @@ class Link:
                 "from ctx before forking."
             )
 
+    def _inside(self) -> bool:
+        """This thread is in the middle of this object already."""
+        owned = self._state._is_owned() or self._sending._is_owned()  # type: ignore[attr-defined]
+        return owned or self._reader == threading.get_ident()
+
+    def _refuse_if_inside(self) -> None:
+        if self._inside():
+            raise TheusError(
+                "ctx was used by a signal handler or a finalizer (__del__) that had interrupted "
+                "another use of ctx in the same thread, which is not answered yet. Let the handler "
+                "set a flag, and do the rest in the task itself."
+            )
+
     # ---- frames
 
     def _request(self, kind: int, payload: bytes) -> Frame:
         self._refuse_if_abandoned()
+        self._refuse_if_inside()
         with self._state:
             number = next(self._numbers)
             self._answers[number] = None
@@ -330,7 +364,7 @@ class Link:
     def _drain(self) -> None:
         """Handle what has come already: a task may be cancelled, or a segment retired."""
         with self._state:
-            while not self._reading:
+            while not self._reader:
                 frame = self._receive(wait=False)
                 if frame is None:
                     break
@@ -339,7 +373,7 @@ class Link:
 
     def _handle_what_was_read(self) -> None:
         with self._state:
-            while not self._reading:
+            while not self._reader:
                 frame = self._channel.buffered()
                 if frame is None and self._channel.cut_short:
                     frame = self._receive(wait=False)
@@ -353,10 +387,10 @@ class Link:
         with self._state:
             self._acknowledge()
             while not done():
-                if self._reading:
+                if self._reader:
                     self._state.wait()
                     continue
-                self._reading = True
+                self._reader = threading.get_ident()
                 try:
                     self._state.release()
                     try:
@@ -366,7 +400,7 @@ class Link:
                     if frame is not None:
                         self._handle(frame)
                 finally:
-                    self._reading = False
+                    self._reader = 0
                     self._state.notify_all()
                 self._acknowledge()
 
