@@ -53,7 +53,8 @@ type arena struct {
 	first *Slot // a list of them
 
 	sparse atomic.Bool // mostly dead, and not open; changed under arenas.mu
-	moving atomic.Bool // its slots are being moved out
+	moving atomic.Bool // its slots are being moved out; set and cleared by whoever does it
+	look   atomic.Bool // something of it has gone since somebody began to move; see evacuate
 }
 
 // Small reports whether an array of so many bytes belongs into an arena.

@@ -16,20 +16,28 @@ func (all *arenas) note(a *arena) {
 // whenever a slot or a reader of the arena has gone; no lock of this package or of the pool is held. If there is no room for
 // the copies, what has been moved has been moved.
 func (h *Heap) evacuate(a *arena) {
-	if !a.sparse.Load() || !a.moving.CompareAndSwap(false, true) {
-		return
-	}
-	defer a.moving.Store(false)
-	slots := h.arenas.unread(a)
-	for _, s := range slots {
-		if err := s.move(); err != nil {
-			break
+	// Whoever finds another goroutine at it leaves word: that one looks again, since it may have looked before the last reader
+	// had gone. It takes the word only after it has given up moving, so none is lost between the two.
+	a.look.Store(true)
+	for a.sparse.Load() && a.look.Load() && a.moving.CompareAndSwap(false, true) {
+		a.look.Store(false)
+		err := h.moveAll(h.arenas.unread(a))
+		a.moving.Store(false)
+		if err != nil {
+			return
 		}
-		h.arenas.moved.Add(1)
 	}
+}
+
+// moveAll moves slots to the open arena, and lets go of the references to them.
+func (h *Heap) moveAll(slots []*Slot) (err error) {
 	for _, s := range slots {
+		if err == nil {
+			err = s.move()
+		}
 		s.Unref()
 	}
+	return err
 }
 
 // unread lists the slots of a sparse arena, with a reference to each; none if someone reads in it.
@@ -59,6 +67,7 @@ func (s *Slot) move() error {
 	s.heap.arenas.swap(s, other)
 	s.mu.Unlock()
 	other.discard()
+	s.heap.arenas.moved.Add(1)
 	return nil
 }
 

@@ -124,6 +124,34 @@ func TestWithoutRoomTheSurvivorsStay(t *testing.T) {
 	assert.Zero(t, h.Stats().Moved)
 }
 
+// The slots of an arena and its readers go at the same time, in several goroutines: whichever is last, the survivor is moved.
+func TestNoDepartureIsOverlooked(t *testing.T) {
+	h := heapWith(t, HeapOptions{Limit: 4 << 20})
+	for round := range 1000 {
+		slots, first := crowd(t, h)
+		id := first.ID()
+		var readers sync.WaitGroup
+		for i, s := range slots[1:] {
+			seg, _ := s.Pin()
+			if i%2 == 0 {
+				s.Unref()
+				readers.Go(seg.Unref)
+				continue
+			}
+			readers.Go(s.Unref)
+			readers.Go(seg.Unref)
+		}
+		readers.Wait()
+		seg, _ := slots[0].Pin()
+		assert.NotEqual(t, id, seg.ID(), "round %d", round)
+		seg.Unref()
+		slots[0].Unref()
+		if t.Failed() {
+			return
+		}
+	}
+}
+
 // Several at once fill arenas, empty them and read what they keep, so that arenas are moved out of, and used again, while
 // slots are reserved and written. A slot that was moved before it was written showed garbage.
 func TestContentStaysWhileArenasAreMovedOutOfAndUsedAgain(t *testing.T) {

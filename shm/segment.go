@@ -128,6 +128,7 @@ func (s *Segment) PrivateMap() (addr uintptr, unmap func(), err error) {
 	}
 	m, err := makeMap(s.size, func() (uintptr, error) { return mapPrivate(s.fd, 0, s.size) })
 	if err != nil {
+		charge.abort()
 		charge.release()
 		return 0, nil, err
 	}
