@@ -22,6 +22,7 @@ type Buf struct {
 	building bool
 	version  uint64 // of the state that published it; 0: none has
 	released bool
+	commits  int // that are under way with it; the last of them lets go of it if it was released meanwhile
 }
 
 // View is what a Buf looks like now.
@@ -91,7 +92,7 @@ func (b *Buf) allocSmall(nbytes int64, key string, layout pool.Layout) error {
 		return err
 	})
 	if err != nil {
-		slot.Unref()
+		slot.Discard()
 		return err
 	}
 	b.array = pool.InSlot(slot, key, layout)
@@ -228,13 +229,18 @@ func (b *Buf) View() (View, error) {
 // Release lets go of the array. A second call is refused by the handle table, not here.
 func (b *Buf) Release() {
 	b.mu.Lock()
-	building, released := b.building, b.released
-	b.building, b.released = false, true
+	released := b.released
+	b.released = true
+	now := !released && b.commits == 0
 	b.mu.Unlock()
-	if released {
-		return
+	if now {
+		b.letGo()
 	}
-	if building {
+}
+
+// letGo gives up what a released array holds: nobody uses it any more.
+func (b *Buf) letGo() {
+	if b.building {
 		b.engine.count(b.array.Key, -1)
 	}
 	b.array.Unref()

@@ -42,7 +42,12 @@ func (e *Engine) CAS(expected uint64, updates []Update, strict bool) (version ui
 		if ops[i].Kind != state.SetHeavy {
 			continue
 		}
-		a, err := updates[i].Buf.forState()
+		buf := updates[i].Buf
+		if err := buf.begin(); err != nil {
+			return 0, err
+		}
+		defer buf.end()
+		a, err := buf.forState()
 		if err != nil {
 			return 0, err
 		}
@@ -50,7 +55,7 @@ func (e *Engine) CAS(expected uint64, updates []Update, strict bool) (version ui
 		published := &entry{*a}
 		published.array.Key = ops[i].Key
 		ops[i].Array = published
-		bufs, entries = append(bufs, updates[i].Buf), append(entries, published)
+		bufs, entries = append(bufs, buf), append(entries, published)
 	}
 	// Arrays are frozen by the store's leave: after it has found no conflict, before anyone can see the new version.
 	prepare := func(version uint64) error {

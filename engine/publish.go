@@ -27,6 +27,29 @@ func publishAll(bufs []*Buf, version uint64) error {
 	return nil
 }
 
+// begin keeps the array, its draft and whether it is published as they are until end, whatever another thread releases
+// meanwhile. Without it, what was released before its commit reached freeze passed for published, and was never written.
+func (b *Buf) begin() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.released {
+		return ErrReleased
+	}
+	b.commits++
+	return nil
+}
+
+// end undoes begin.
+func (b *Buf) end() {
+	b.mu.Lock()
+	b.commits--
+	last := b.commits == 0 && b.released
+	b.mu.Unlock()
+	if last {
+		b.letGo()
+	}
+}
+
 // prepare takes what freeze needs.
 func (b *Buf) prepare() error {
 	b.mu.Lock()
@@ -76,12 +99,13 @@ func (b *Buf) failed(err error) error {
 
 // forState gives the array, with a reference of its own, as the state may hold it. A result may refer to an array
 // in an arena that the task had been given; under a key it would keep the whole arena, so it is copied into a slot of its own.
+// Between begin and end.
 func (b *Buf) forState() (*pool.Array, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	a, err := b.hold()
-	if err != nil || a.Slot != nil || !a.Segment.Shared() || !a.Layout.Dense() {
-		return a, err
+	a := b.array.Ref()
+	if a.Slot != nil || !a.Segment.Shared() || !a.Layout.Dense() {
+		return a, nil
 	}
 	defer a.Unref()
 	nbytes, err := a.Layout.NBytes()
@@ -100,5 +124,5 @@ func (b *Buf) forState() (*pool.Array, error) {
 	own := *a
 	own.Slot = slot
 	b.array = &own // the place of its views stays what it was
-	return b.hold()
+	return b.array.Ref(), nil
 }

@@ -66,7 +66,7 @@ func (s *Slot) move() error {
 	copyBytes(other.arena.segment.w.addr+uintptr(other.offset), s.arena.segment.w.addr+uintptr(s.offset), s.size)
 	s.heap.arenas.swap(s, other)
 	s.mu.Unlock()
-	other.discard()
+	other.Discard()
 	s.heap.arenas.moved.Add(1)
 	return nil
 }

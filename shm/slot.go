@@ -79,8 +79,8 @@ func (s *Slot) Unref() {
 	s.giveUp()
 }
 
-// discard undoes a reservation: nobody has had the slot, so it does not count as returned.
-func (s *Slot) discard() {
+// Discard undoes a reservation: nobody has had the slot, so it does not count as returned.
+func (s *Slot) Discard() {
 	s.refs.Store(0)
 	s.giveUp()
 }
@@ -111,7 +111,7 @@ func (h *Heap) Pack(seg *Segment, label string) (*Slot, error) {
 		return nil, err
 	}
 	if err := s.readFrom(seg); err != nil {
-		s.discard()
+		s.Discard()
 		return nil, err
 	}
 	s.written()
