@@ -51,7 +51,7 @@ func (w *worker) onReady(d *decoder) error {
 	w.stopTimer()
 	w.ready, w.zygote.proven = true, true
 	w.pid = int(pid)
-	p.failures, p.lacking[w.index] = 0, false
+	p.failures, p.lacking[w.index] = 0, 0
 	p.dispatch()
 	return nil
 }

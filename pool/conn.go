@@ -17,10 +17,11 @@ type conn struct {
 	fd         int
 	maxPayload int
 
-	out     []outgoing
-	broken  bool  // frames are dropped; what the peer sent can still be read
-	fault   error // why, if the peer is not just gone
-	crowded bool  // the kernel lacks room, for descriptors say: the socket is writable, but not for the head of out
+	out      []outgoing
+	broken   bool  // frames are dropped; what the peer sent can still be read
+	fault    error // why, if the peer is not just gone
+	crowded  bool  // the kernel lacks room, for descriptors say: the socket is writable, but not for the head of out
+	retrying bool  // a timer is armed that flushes it
 
 	in        []byte
 	inFDs     []int

@@ -29,6 +29,7 @@ func (w *worker) signalKill() error {
 	if w.pidfd < 0 {
 		return nil
 	}
+	w.pool.watchLater()                                                       // in case it does not die of it
 	if err := pidfdKill(w.pidfd); err != nil && !errors.Is(err, unix.ESRCH) { // ESRCH: it has ended
 		return fmt.Errorf("pidfd_send_signal: %w", err)
 	}
@@ -50,6 +51,9 @@ func (w *worker) lost(err error) {
 	p := w.pool
 	p.mu.Lock()
 	pid := w.pid
+	if w.exited || w.isDead() {
+		pid = 0 // the number may be another process's by now
+	}
 	p.mu.Unlock()
 	broke := err != nil
 	switch {
@@ -83,7 +87,30 @@ func (w *worker) lost(err error) {
 
 // awaitReport bounds the wait for the zygote's report of a worker that was ended. mu is held.
 func (w *worker) awaitReport() {
-	w.within(exitTimeout, func() { w.zygote.hung(fmt.Sprintf("no report of the end of worker %d", w.index)) })
+	w.within(exitTimeout, func() {
+		if w.pidfd >= 0 && !w.isDead() {
+			return // there is nothing to report yet; the watch parts from it
+		}
+		w.zygote.hung(fmt.Sprintf("no report of the end of worker %d", w.index))
+	})
+}
+
+// errUndying: SIGKILL is pending, and the kernel does not act on it.
+var errUndying = errors.New("was to be ended and is not, because the kernel keeps it (a device or a network file system does not " +
+	"answer, perhaps, or its control group is frozen); another takes its place")
+
+// partFrom goes on without a worker that cannot be ended. It is told of nothing any more, and dies when the kernel lets it. Called by
+// the reactor.
+func (w *worker) partFrom() {
+	p := w.pool
+	p.mu.Lock()
+	defer p.unlock()
+	if w.judged || w.isDead() {
+		return
+	}
+	p.log(LogRecord{Worker: w.index, Level: 30, Logger: "theus", Message: fmt.Sprintf("worker %d (pid %d) %v", w.index, w.pid, errUndying)})
+	w.fault = errUndying
+	p.judge(w)
 }
 
 // streamFault is what a worker did whose stream could not be read on.
@@ -209,13 +236,18 @@ func (p *Pool) settle(w *worker) {
 		case t.ended.Load():
 		case t.id == started:
 			p.crash(t, w, reason)
-		case w.fault != nil && (started == 0 || slices.ContainsFunc(assigned[i:], func(t *Task) bool { return t.id == started })):
+		case w.unheard() && (started == 0 || slices.ContainsFunc(assigned[i:], func(t *Task) bool { return t.id == started })):
 			// Its answer may be behind what could not be read, or have gone elsewhere: it must not run twice.
 			p.crash(t, w, reason)
 		default:
 			p.requeue(t)
 		}
 	}
+}
+
+// unheard: what the worker has sent may not all have come. mu is held.
+func (w *worker) unheard() bool {
+	return w.fault != nil || w.page.Load()>>statusPhase == phaseCutOff
 }
 
 // giveUp ends what waits and refuses more: no worker can be started.
@@ -337,6 +369,8 @@ func (w *worker) describeDeath() string {
 	switch {
 	case errors.As(w.fault, &link):
 		return "could not be talked to (" + link.Error() + ") and was ended"
+	case w.fault == errUndying:
+		return errUndying.Error()
 	case w.fault != nil:
 		return w.fault.Error() + " and was ended"
 	case w.page.Load()>>statusPhase == phaseCutOff:

@@ -45,13 +45,14 @@ func (e *BrokenError) Error() string {
 }
 
 const (
-	readyTimeout = 60 * time.Second       // of the zygote: preloading may take long
-	spawnTimeout = 10 * time.Second       // from SPAWN to READY
-	stopTimeout  = 5 * time.Second        // how often it is looked whether what is not ready was stopped
-	exitTimeout  = 5 * time.Second        // from the end of a worker's stream to EXITED
-	closeTimeout = 5 * time.Second        // for killed processes to be gone
-	startAgain   = 100 * time.Millisecond // after a worker or zygote could not be started
-	maxFailures  = 3                      // starts of a zygote in a row without success, then the pool is broken
+	readyTimeout  = 60 * time.Second       // of the zygote: preloading may take long
+	spawnTimeout  = 10 * time.Second       // from SPAWN to READY
+	stopTimeout   = 5 * time.Second        // how often it is looked whether what is not ready was stopped
+	exitTimeout   = 5 * time.Second        // from the end of a worker's stream to EXITED
+	closeTimeout  = 5 * time.Second        // for killed processes to be gone
+	startAgain    = 100 * time.Millisecond // after a worker or zygote could not be started; where other workers go on twice as long each time,
+	mostDoublings = 5                      // up to 3.2 s
+	maxFailures   = 3                      // starts of a zygote in a row without success, then the pool is broken
 	// The same for workers: they start in a millisecond, and something may be killing processes at random.
 	maxWorkerFailures = 10
 	maxLogs           = 10_000
@@ -72,7 +73,7 @@ type Pool struct {
 	giveUpLocating context.CancelFunc
 	zygote         *zygote
 	workers        []*worker // by index; nil while there is none
-	lacking        []bool    // by index: it was logged that there is none
+	lacking        []int     // by index: tries in a row to start a worker that failed
 
 	queue      []*Task // waiting, oldest first
 	tasks      map[uint64]*Task
@@ -110,7 +111,7 @@ func New(options Options) (*Pool, error) {
 		options: options,
 		oom:     shm.NewOOMKills("/"),
 		workers: make([]*worker, options.Workers),
-		lacking: make([]bool, options.Workers),
+		lacking: make([]int, options.Workers),
 		tasks:   map[uint64]*Task{},
 		targets: map[string]*Function{},
 		ended:   make(chan struct{}),

@@ -159,10 +159,15 @@ func (p *Pool) flushLater(c *conn, token uint64) {
 		p.reactor.arm(c, token, true)
 		return
 	}
+	if c.retrying {
+		return
+	}
+	c.retrying = true
 	// epoll would call it writable for ever; no event says when descriptors leave flight.
 	guard.AfterFunc(time.Millisecond, "flush", p.options.OnPanic, func() {
 		p.mu.Lock()
 		defer p.unlock()
+		c.retrying = false
 		if c.flush() {
 			p.flushLater(c, token)
 		}

@@ -2,9 +2,10 @@ package pool
 
 // The watch over workers: what no event tells.
 //
-// A death comes as an event, mostly: the end of the stream, or the zygote's EXITED. Three things do not. A worker may have been
+// A death comes as an event, mostly: the end of the stream, or the zygote's EXITED. Four things do not. A worker may have been
 // stopped, or hang in code that a task left behind, and then never takes up what it is given. It may die while neither channel can
-// say so: a child of its own holds the stream open, and the zygote is stopped. And an idle worker may still map retired memory that only
+// say so: a child of its own holds the stream open, and the zygote is stopped. It may live on after SIGKILL, because the kernel does not
+// let it go: it waits for a device or a network file system, or is frozen. And an idle worker may still map retired memory that only
 // garbage of its interpreter refers to, which it would collect with its next task at the earliest.
 //
 // So there are rounds, some seconds apart. They are armed by events (a task was given, a task ended, memory was retired) and go on only
@@ -28,6 +29,7 @@ const (
 	hangRounds    = 4 // without the sign of life that is due, before a worker counts as hanging
 	stoppedRounds = 2 // of being seen stopped
 	deadRounds    = 2 // of being dead and unreported
+	dyingRounds   = 2 // of living on after SIGKILL
 )
 
 // watched is what the watch knows of a worker. Guarded by Pool.mu.
@@ -39,6 +41,7 @@ type watched struct {
 	quiet     int                 // rounds in which that same one was due
 	stopped   int                 // rounds in a row in which the process was seen stopped
 	dead      int                 // rounds in which it was dead and nobody had said so
+	dying     int                 // rounds in which it had been killed and lived
 	warned    uint64              // task for which a warning was given
 }
 
@@ -119,7 +122,13 @@ func (p *Pool) lookAt(w *worker, letter string) {
 		}
 		return
 	}
-	if !w.ready || w.condemned { // its start has a deadline of its own; its end is under way
+	if w.condemned {
+		if w.watched.dying++; w.watched.dying >= dyingRounds && w.pidfd >= 0 {
+			p.reactor.post(w.partFrom)
+		}
+		return
+	}
+	if !w.ready { // its start has a deadline of its own
 		return
 	}
 	if letter == stoppedLetter {
@@ -187,7 +196,7 @@ func (w *worker) hasBegun() bool {
 
 // outstanding: another round is needed for this worker.
 func (w *worker) outstanding() bool {
-	return w.watched.asked > 0 || w.watched.unchecked || w.watched.stopped > 0 || w.watched.dead > 0
+	return w.watched.asked > 0 || w.watched.unchecked || w.watched.stopped > 0 || w.watched.dead > 0 || w.condemned
 }
 
 // replace ends a worker that has not begun a task; what it was given runs elsewhere. mu is held.

@@ -135,18 +135,20 @@ func (p *Pool) launchOrGoOn(z *zygote, index int) {
 // goOnWithout leaves a worker's place empty for a while: what it lacked, descriptors or processes, others may give back. If
 // there is no other worker it gives up after some tries. mu is held.
 func (p *Pool) goOnWithout(z *zygote, index int, err error) {
-	if !slices.ContainsFunc(p.workers, func(w *worker) bool { return w != nil }) {
+	delay := startAgain
+	if slices.ContainsFunc(p.workers, func(w *worker) bool { return w != nil }) {
+		delay <<= min(p.lacking[index], mostDoublings) // nobody waits for this one
+	} else {
 		p.failures++
 		if p.failures >= maxWorkerFailures {
 			p.giveUp(err.Error())
 			return
 		}
 	}
-	if !p.lacking[index] {
-		p.lacking[index] = true
+	if p.lacking[index]++; p.lacking[index] == 1 {
 		p.log(LogRecord{Worker: index, Level: 30, Logger: "theus", Message: fmt.Sprintf("worker %d cannot be started for now, the pool goes on without it: %v", index, err)})
 	}
-	guard.AfterFunc(startAgain, "worker start", p.options.OnPanic, func() {
+	guard.AfterFunc(delay, "worker start", p.options.OnPanic, func() {
 		p.mu.Lock()
 		defer p.unlock()
 		if p.zygote == z && z.ready && !z.failed && !p.ending && p.broken == nil && p.workers[index] == nil {
