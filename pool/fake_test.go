@@ -174,7 +174,7 @@ func fakeWorker() {
 func (w *fakeWorkerState) drain() {
 	for {
 		fds := []unix.PollFd{{Fd: int32(w.fd), Events: unix.POLLIN}}
-		if n, _ := unix.Poll(fds, 0); n == 0 && len(w.in) == 0 {
+		if n, _ := unix.Poll(fds, 0); n <= 0 && len(w.in) == 0 { // -1: Go's own signals interrupt it
 			return
 		}
 		w.handle(w.read())
