@@ -138,13 +138,3 @@ func (w *worker) onLog(id uint64, d *decoder) error {
 	p.log(record)
 	return nil
 }
-
-// log keeps a record for the host to fetch, and announces it. mu is held.
-func (p *Pool) log(record LogRecord) {
-	if len(p.logs) < maxLogs {
-		p.logs = append(p.logs, record)
-	}
-	if p.logQueue != nil {
-		p.logQueue.push(Event{Log: true})
-	}
-}

@@ -55,7 +55,6 @@ const (
 	maxFailures   = 3                      // starts of a zygote in a row without success, then the pool is broken
 	// The same for workers: they start in a millisecond, and something may be killing processes at random.
 	maxWorkerFailures = 10
-	maxLogs           = 10_000
 )
 
 // Pool runs tasks in worker processes. See doc.go for who guards what.
@@ -96,7 +95,7 @@ type Pool struct {
 	failures int           // starts in a row without success
 	counts   Counts
 
-	logs     []LogRecord
+	logs     heldLogs
 	logQueue *Queue
 }
 
@@ -269,7 +268,7 @@ func (p *Pool) giveBack(z *zygote, workers []*worker) {
 	for _, f := range p.targets {
 		p.after(f.record.Release)
 	}
-	p.logs = nil
+	p.logs = heldLogs{}
 }
 
 func (p *Pool) stopReactor() {
@@ -388,43 +387,6 @@ func (p *Pool) Processes() []int {
 		}
 	}
 	return pids
-}
-
-// LogRecord is one message that ctx.log sent.
-type LogRecord struct {
-	Task    uint64 `json:"task"`
-	Worker  int    `json:"worker"`
-	Level   uint32 `json:"level"`
-	Logger  string `json:"logger"`
-	Message string `json:"message"`
-}
-
-// AnnounceLogs makes q the queue that hears of log records.
-func (p *Pool) AnnounceLogs(q *Queue) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.logQueue = q
-	if len(p.logs) > 0 {
-		q.push(Event{Log: true})
-	}
-}
-
-// QuietLogs undoes AnnounceLogs, unless another queue has taken over since.
-func (p *Pool) QuietLogs(q *Queue) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.logQueue == q {
-		p.logQueue = nil
-	}
-}
-
-// Logs takes the records that have come.
-func (p *Pool) Logs() []LogRecord {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	logs := p.logs
-	p.logs = nil
-	return logs
 }
 
 // Retire tells workers that a segment is gone from the host. The engine calls it when the heap drops one.

@@ -34,7 +34,7 @@ func (f *fixture) pid() int {
 func (f *fixture) messages() (all string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for _, record := range f.logs {
+	for _, record := range f.logs.records {
 		all += record.Message + "\n"
 	}
 	return all
