@@ -2,6 +2,7 @@ package engine
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"sync"
 	"time"
@@ -47,6 +48,9 @@ const patience = 200 * time.Millisecond
 // Alloc makes a zeroed array that will be a version of key ("": of none).
 func (e *Engine) Alloc(key string, layout pool.Layout, o AllocOptions) (*Buf, error) {
 	if err := e.Check(); err != nil {
+		return nil, err
+	}
+	if err := checkKey(key); err != nil {
 		return nil, err
 	}
 	nbytes, err := layout.NBytes()
@@ -120,6 +124,16 @@ func labelOf(key string) string {
 type ArgumentError struct{ Text string }
 
 func (e *ArgumentError) Error() string { return e.Text }
+
+// longestKey is a key's size in bytes: keys travel in frames, of which workers send none above 64 KiB.
+const longestKey = 4096
+
+func checkKey(key string) error {
+	if len(key) > longestKey {
+		return &ArgumentError{fmt.Sprintf("the heavy key %.40q… has %d bytes, more than %d", key, len(key), longestKey)}
+	}
+	return nil
+}
 
 // withRoom allocates; when the heap is full of memory that workers are about to let go of, it waits for them a little.
 func (e *Engine) withRoom(allocate func() error) error {

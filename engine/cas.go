@@ -73,6 +73,9 @@ func (e *Engine) op(u *Update) (state.Op, error) {
 		if u.Path == "" {
 			return state.Op{}, &ArgumentError{"a heavy array needs a key that is not empty"}
 		}
+		if err := checkKey(u.Path); err != nil {
+			return state.Op{}, err
+		}
 		if u.Buf == nil {
 			return state.Op{}, &ArgumentError{fmt.Sprintf("no array is given for heavy key %q", u.Path)}
 		}

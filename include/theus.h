@@ -282,10 +282,10 @@ int32_t theus_close(theus_engine engine, int64_t grace_ms, theus_error *err);
 
 /* Allocates a zeroed array in shared memory, 64-byte aligned, to become the next
  * version of `key`. Nobody sees it before it is published: theus_cas with
- * THEUS_SET_HEAVY. key NULL: an array without a name. Sizes of 0 work. A full
+ * THEUS_SET_HEAVY. key: at most 4096 bytes; NULL: an array without a name. Sizes of 0 work. A full
  * machine is an error here, never a signal later. May block for the time the
  * kernel needs to give the pages (about 0.2 s a GiB).
- * THEUS_EINVAL: dtype, ndim or shape (negative, or the product overflows); THEUS_EHEAP;
+ * THEUS_EINVAL: key, dtype, ndim or shape (negative, or the product overflows); THEUS_EHEAP;
  * THEUS_ELIMIT. */
 int32_t theus_alloc(theus_engine engine, const char *key, int32_t dtype, int32_t ndim,
                     const int64_t *shape, uint32_t flags, theus_buf *out, theus_error *err);

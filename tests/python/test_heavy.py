@@ -365,3 +365,25 @@ def test_a_result_knows_in_which_version_it_was_published(engine: TheusEngine) -
     assert origin(made).version == 0, "in none, yet"
     engine.compare_and_swap(engine.state.version, heavy={"made": made})
     assert origin(engine.heavy["made"]).version == engine.state.version
+
+
+def _read(ctx: Any, length: int) -> Any:
+    return float(ctx.heavy["k" * length][0])
+
+
+def _allocate(ctx: Any, length: int) -> Any:
+    return ctx.heavy.alloc("k" * length, 1)
+
+
+@pytest.mark.parametrize("use", [_read, _allocate])
+def test_a_key_that_no_frame_holds_costs_no_worker(engine: TheusEngine, use: Any) -> None:
+    with pytest.raises(ValueError, match="a name of 70,0.. bytes"):
+        engine.run(use, 70_000)
+    assert [worker["tasks"] for worker in engine.stats()["workers"]].count(1) == 1
+
+
+def test_a_key_has_at_most_4096_bytes(engine: TheusEngine) -> None:
+    engine.heavy.put("k" * 4096, [1.0])
+    assert engine.run(_read, 4096) == 1.0
+    with pytest.raises(ValueError, match="has 4097 bytes, more than 4096"):
+        engine.heavy.put("k" * 4095 + "é", [1.0])

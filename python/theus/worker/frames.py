@@ -46,6 +46,9 @@ CHECKED = 33
 # A frame's value is inline up to this size; larger ones go into a segment.
 INLINE_LIMIT = 60_000
 
+# What a worker sends is no longer than this; see maxPayload in pool/wire.go.
+LONGEST_PAYLOAD = 64 << 10
+
 _HEADER = struct.Struct("<IHHQ")
 _CHUNK = 1 << 16
 _LARGEST = 16 << 20  # CONFIG
