@@ -311,17 +311,20 @@ func (t *Task) crashAdvice(w *worker) string {
 		// Without its size: the kernel may take back the memory of a process that it ends before it looks how much that was.
 		return "; have a task take less memory, run fewer at once (workers=), or raise the limit"
 	}
+	where := w.whereItFaulted()
 	switch w.signal() {
+	case int(unix.SIGABRT), int(unix.SIGFPE), int(unix.SIGILL):
+		return where
 	case int(unix.SIGSEGV), int(unix.SIGBUS):
 		if len(t.read) == 0 {
-			return "; native code did that, or ran out of stack: import faulthandler and call faulthandler.enable() in the function to see where"
+			return "; native code did that, or ran out of stack" + where
 		}
 		keys := make([]string, 0, len(t.read))
 		for k := range t.read {
 			keys = append(keys, k)
 		}
 		slices.Sort(keys)
-		return fmt.Sprintf("; it had read the shared array(s) %q, which are read-only: if native code wrote to one, give it a private writable view, ctx.heavy.cow(%q)", keys, keys[0])
+		return fmt.Sprintf("; it had read the shared array(s) %q, which are read-only: if native code wrote to one, give it a private writable view, ctx.heavy.cow(%q)%s", keys, keys[0], where)
 	case int(unix.SIGKILL):
 		if w.notOOM {
 			return "; somebody sent that (kill -9, or what limits this job): the kernel's count says that memory had not run out"

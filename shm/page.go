@@ -1,6 +1,7 @@
 package shm
 
 import (
+	"bytes"
 	"errors"
 	"sync"
 	"syscall"
@@ -12,11 +13,14 @@ const PageSize = 4096
 // Page is a page that one worker writes and the host reads: the worker's last
 // word survives a SIGKILL.
 type Page struct {
-	mu   sync.RWMutex // so that Load never reads what Close has unmapped
+	mu   sync.RWMutex // so that nothing reads what Close has unmapped
 	fd   int
 	m    mapping
 	last uint64
 }
+
+// textOffset is where the page's text begins. The word is at 0.
+const textOffset = 64
 
 // NewPage makes a zeroed page. It is not part of any heap's budget.
 func NewPage() (*Page, error) {
@@ -70,6 +74,21 @@ func (p *Page) Load() uint64 {
 		return p.last
 	}
 	return load64(p.m.addr)
+}
+
+// Text gives what the worker has written behind the word, up to the first NUL; "" after Close.
+func (p *Page) Text() string {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	if p.m.addr == 0 {
+		return ""
+	}
+	text := make([]byte, PageSize-textOffset)
+	copyOut(text, p.m.addr+textOffset)
+	if end := bytes.IndexByte(text, 0); end >= 0 {
+		text = text[:end]
+	}
+	return string(text)
 }
 
 // Close unmaps the page and closes its descriptor. It may be called again.

@@ -88,6 +88,11 @@ func copyBytes(to, from uintptr, n int64) {
 	copy(unsafe.Slice((*byte)(pointer(to)), int(n)), unsafe.Slice((*byte)(pointer(from)), int(n)))
 }
 
+// copyOut copies from a map into memory of Go's.
+func copyOut(to []byte, from uintptr) {
+	copy(to, unsafe.Slice((*byte)(pointer(from)), len(to)))
+}
+
 // load64 reads an aligned word that another process stores.
 func load64(addr uintptr) uint64 {
 	return atomic.LoadUint64((*uint64)(pointer(addr)))

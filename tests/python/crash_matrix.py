@@ -56,13 +56,10 @@ class End(NamedTuple):
         return f"`WorkerCrashed`, {how}"
 
 
-NATIVE = (
-    "; native code did that, or ran out of stack: import faulthandler and call "
-    "faulthandler.enable() in the function to see where"
-)
+NATIVE = "; native code did that, or ran out of stack. Python was in {calls}"
 SHARED_ARRAY = (
     '; it had read the shared array(s) ["{key}"], which are read-only: if native code wrote to '
-    'one, give it a private writable view, ctx.heavy.cow("{key}")'
+    'one, give it a private writable view, ctx.heavy.cow("{key}"). Python was in {calls}'
 )
 SOMEBODY = (
     "; somebody sent that (kill -9, or what limits this job): the kernel's count says that memory "
@@ -177,6 +174,9 @@ MATRIX: dict[str, dict[str, End]] = {
 }
 
 
+_CALL = r"\S+ \(\S+:\d+\)"
+
+
 def pattern(text: str, **known: object) -> str:
     """The pattern that a message has to match as a whole."""
     parts = {
@@ -185,6 +185,7 @@ def pattern(text: str, **known: object) -> str:
         "many": r"1\d",
         "python": r"\S+",
         "zygote": r"\S+zygote\.py",
+        "calls": rf"{_CALL}(, called from {_CALL})*",
         "advice": f"({re.escape(SOMEBODY)}|{re.escape(ANYBODY)})",
         **{name: re.escape(str(value)) for name, value in known.items()},
     }

@@ -350,9 +350,7 @@ class Link:
         self._refuse_if_abandoned()
         self._refuse_if_inside()
         if len(payload) > frames.LONGEST_PAYLOAD:
-            raise ValueError(
-                f"a name of {len(payload):,} bytes; the host knows none so long"
-            )
+            raise ValueError(f"a name of {len(payload):,} bytes; the host knows none so long")
         with self._state:
             number = next(self._numbers)
             self._answers[number] = None

@@ -1,8 +1,13 @@
-"""The page that tells the host which task this worker runs, also after a SIGKILL."""
+"""The page that tells the host which task this worker runs, also after a SIGKILL.
+
+Behind that word is room for what `faulthandler` writes when native code ends the process.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import faulthandler
 import os
 
 from ..mapping import PAGE_SIZE, map_shared
@@ -15,6 +20,7 @@ REPLYING = 4
 CUT_OFF = 5  # the socket was closed by something in this process
 
 _TASK = (1 << 56) - 1
+_FAULT = 64  # offset of the report, which may take the rest of the page
 
 
 class StatusPage:
@@ -22,7 +28,8 @@ class StatusPage:
 
     def __init__(self, fd: int) -> None:
         self._map = map_shared(fd, PAGE_SIZE, writable=True)
-        os.close(fd)
+        self._fd = fd
+        self._identity = _identity(fd)
         self._word = ctypes.c_uint64.from_address(self._map.address)
 
     def set(self, phase: int, task: int) -> None:
@@ -33,6 +40,26 @@ class StatusPage:
         """Say that this process ends because it has lost its socket, whatever it did."""
         self._word.value = CUT_OFF << 56 | (self._word.value & _TASK)
 
+    def report_faults(self) -> None:
+        """Have it written here where Python was, should native code end this process."""
+        if faulthandler.is_enabled():
+            return  # a preloaded module wants it elsewhere
+        # It is written by a signal handler, so through a descriptor and not through the map.
+        os.lseek(self._fd, _FAULT, os.SEEK_SET)
+        faulthandler.enable(self._fd, all_threads=False)
+
     def abandon(self) -> None:
         """In a child that was forked by user code: write to memory of one's own from now on."""
         self._word = ctypes.c_uint64(0)
+        # Its faults are not ours either. User code may have closed the descriptor, and the number
+        # may mean a file of its own by now.
+        with contextlib.suppress(OSError):
+            if _identity(self._fd) == self._identity:
+                nowhere = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+                os.dup2(nowhere, self._fd, inheritable=False)
+                os.close(nowhere)
+
+
+def _identity(fd: int) -> tuple[int, int]:
+    found = os.fstat(fd)
+    return found.st_dev, found.st_ino

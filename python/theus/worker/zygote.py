@@ -36,9 +36,9 @@ if TYPE_CHECKING:
 # What workers need of the standard library. It is imported while sys.path is the interpreter's
 # own: after CONFIG a user's logging.py, say, would stand before it.
 _STANDARD_MODULES = (
-    *("collections.abc", "contextlib", "copyreg", "ctypes", "dataclasses", "difflib", "hashlib"),
-    *("inspect", "io", "itertools", "logging", "math", "operator", "pickle", "random", "re"),
-    *("struct", "threading", "time", "types", "typing", "weakref"),
+    *("collections.abc", "contextlib", "copyreg", "ctypes", "dataclasses", "difflib"),
+    *("faulthandler", "hashlib", "inspect", "io", "itertools", "logging", "math", "operator"),
+    *("pickle", "random", "re", "struct", "threading", "time", "types", "typing", "weakref"),
 )
 
 _HERE = os.path.dirname(os.path.abspath(__file__))
