@@ -54,10 +54,14 @@ def loaded_library(installed_package: None) -> None:
 
 
 @pytest.fixture(autouse=True)
-def nothing_left(loaded_library: None) -> Iterator[None]:
+def nothing_left(loaded_library: None, request: pytest.FixtureRequest) -> Iterator[None]:
     """Fail a test that leaves something behind."""
+    shared = "shared_engine" in request.fixturenames
+    engine = request.getfixturevalue("shared_engine") if shared else None
     before = leaks.holdings()
     yield
+    if engine is not None:
+        engine.reap()  # what it keeps for the next array would go by itself, a second later
     sys.last_value = sys.last_traceback = None  # type: ignore[assignment]
     left = leaks.left_over(before)
     assert not left, f"the test left behind: {left}"
