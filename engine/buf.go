@@ -275,7 +275,7 @@ func (b *Buf) hold() (*pool.Array, error) {
 func (b *Buf) Array() (*pool.Array, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.building && !b.array.Live {
+	if !b.released && b.building && !b.array.Live {
 		return nil, &KeyError{Key: b.array.Key, Kind: ErrUnpublished, Hint: ": a task would see it change"}
 	}
 	return b.hold()

@@ -126,9 +126,11 @@ func (a *Array) Unref() {
 const (
 	arrayLive     = 1
 	arrayWritable = 2
+	arrayOfKey    = 4 // its key means this array in the version that the task reads
 )
 
-func (e *encoder) array(a *Array, withFD, writable bool) {
+// array appends a DESCRIPTOR; has: bits beside arrayLive.
+func (e *encoder) array(a *Array, withFD bool, has uint8) {
 	nbytes, _ := a.Layout.NBytes()
 	e.u64(a.Segment.ID())
 	e.u64(uint64(a.Segment.Size()))
@@ -137,7 +139,7 @@ func (e *encoder) array(a *Array, withFD, writable bool) {
 	e.u64(a.Version)
 	e.u32(uint32(a.Layout.Itemsize))
 	e.u8(flag(withFD, 1))
-	e.u8(flag(a.Live, arrayLive) | flag(writable, arrayWritable))
+	e.u8(flag(a.Live, arrayLive) | has)
 	e.u8(uint8(len(a.Layout.Shape)))
 	e.u8(0)
 	e.str(a.Layout.Descr)

@@ -33,6 +33,7 @@ func (w *worker) signalKill() error {
 	if err := pidfdKill(w.pidfd); err != nil && !errors.Is(err, unix.ESRCH) { // ESRCH: it has ended
 		return fmt.Errorf("pidfd_send_signal: %w", err)
 	}
+	w.killed = true
 	return nil
 }
 
@@ -69,7 +70,7 @@ func (w *worker) lost(err error) {
 	}
 	w.eof, w.ownEnd = true, !w.condemned
 	p.reactor.remove(w.conn, w.token)
-	// A worker without a channel is of no use; mostly it is dead already. If it cannot be signalled, the deadline below is left.
+	// A worker without a channel is of no use; mostly it is dead already. If it cannot be signalled, awaitReport's deadline is left.
 	_ = w.signalKill()
 	switch {
 	case w.fault != nil:
@@ -88,7 +89,7 @@ func (w *worker) lost(err error) {
 // awaitReport bounds the wait for the zygote's report of a worker that was ended. mu is held.
 func (w *worker) awaitReport() {
 	w.within(exitTimeout, func() {
-		if w.pidfd >= 0 && !w.isDead() {
+		if w.killed && w.pidfd >= 0 && !w.isDead() {
 			return // there is nothing to report yet; the watch parts from it
 		}
 		w.zygote.hung(fmt.Sprintf("no report of the end of worker %d", w.index))
@@ -104,12 +105,22 @@ var errUndying = errors.New("was to be ended and is not, because the kernel keep
 func (w *worker) partFrom() {
 	p := w.pool
 	p.mu.Lock()
+	eof := w.eof || w.judged
+	p.mu.Unlock()
+	var err error
+	if !eof {
+		err = drain(w)
+	}
+	p.mu.Lock()
 	defer p.unlock()
 	if w.judged || w.isDead() {
 		return
 	}
+	w.unread(err)
 	p.log(LogRecord{Worker: w.index, Level: 30, Logger: "theus", Message: fmt.Sprintf("worker %d (pid %d) %v", w.index, w.pid, errUndying)})
-	w.fault = errUndying
+	if w.fault == nil {
+		w.fault = errUndying
+	}
 	p.judge(w)
 }
 
@@ -247,7 +258,7 @@ func (p *Pool) settle(w *worker) {
 
 // unheard: what the worker has sent may not all have come. mu is held.
 func (w *worker) unheard() bool {
-	return w.fault != nil || w.page.Load()>>statusPhase == phaseCutOff
+	return w.fault != nil && w.fault != errUndying || w.page.Load()>>statusPhase == phaseCutOff
 }
 
 // giveUp ends what waits and refuses more: no worker can be started.

@@ -40,8 +40,8 @@ func (h *heldLogs) add(r LogRecord) {
 func (h *heldLogs) take() []LogRecord {
 	records := h.records
 	if h.dropped > 0 {
-		records = append(records, LogRecord{Level: 30, Logger: "theus", Message: fmt.Sprintf(
-			"%d log records of workers were dropped: they came faster than this process took them", h.dropped)})
+		records = append(records, LogRecord{Worker: -1, Level: 30, Logger: "theus", Message: fmt.Sprintf(
+			"%d log records were dropped: they came faster than this process took them", h.dropped)})
 	}
 	*h = heldLogs{}
 	return records

@@ -15,9 +15,9 @@ func TestLogsThatNobodyFetchesAreBounded(t *testing.T) {
 		told      string
 	}{
 		"as many as may be":  {"x", maxLogs, maxLogs, ""},
-		"too many":           {"x", maxLogs + 5, maxLogs, "5 log records of workers were dropped"},
+		"too many":           {"x", maxLogs + 5, maxLogs, "5 log records were dropped"},
 		"as large as may be": {mebibyte, 16, 16, ""},
-		"too large":          {mebibyte, 20, 16, "4 log records of workers were dropped"},
+		"too large":          {mebibyte, 20, 16, "4 log records were dropped"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var held heldLogs

@@ -12,10 +12,11 @@ import (
 	"github.com/theus-project/theus-go/shm"
 )
 
+const pfExiting = 4 // include/linux/sched.h, since 2.6
+
 // exiting reports whether a process is on its way out, or gone. The kernel closes its sockets before it says that it has
 // ended, so at the end of a stream this alone tells a dead worker from one that was cut off; a signal sent to it then changes nothing.
 func exiting(pid int) bool {
-	const pfExiting = 4 // include/linux/sched.h, since 2.6
 	_, flags, ok := processState(pid)
 	return !ok || flags&pfExiting != 0
 }

@@ -98,7 +98,7 @@ func (w *worker) answerHeavy(request uint64, a *Array) {
 	}
 	var e encoder
 	e.u8(fetchedHere)
-	e.array(a, false, false)
+	e.array(a, false, arrayOfKey)
 	w.send(frameFetched, request, e.buf)
 }
 
@@ -112,7 +112,7 @@ func (w *worker) answerArray(request uint64, a *Array) {
 	w.note(a.Segment)
 	var e encoder
 	e.u8(fetchedHere)
-	e.array(a, true, false)
+	e.array(a, true, arrayOfKey)
 	w.send(frameFetched, request, e.buf, fd)
 }
 
@@ -149,7 +149,7 @@ func (w *worker) fetchPrivate(request uint64, t *Task, id uint64) {
 	w.note(seg)
 	w.reserved[room.ID()] = room
 	e.u8(fetchedHere)
-	e.array(whole(seg), true, false)
+	e.array(whole(seg), true, 0)
 	e.u64(room.ID())
 	w.send(frameFetched, request, e.buf, fd)
 }

@@ -12,7 +12,8 @@ package pool
 // while something is outstanding: an idle pool has no timer, and burns nothing. One round is little: a line of /proc per worker, read
 // without the lock, and after each stretch of work one CHECK to each idle worker.
 //
-// What a round does is always safe: it ends a worker only if that has not begun a task, so all that it was given runs elsewhere, once.
+// What a round does is always safe: it ends a worker only if that has not begun a task, so all that it was given runs elsewhere, once. A
+// worker that does not die executes nothing any more, since SIGKILL is the first thing that it would meet.
 
 import (
 	"fmt"
@@ -26,10 +27,11 @@ import (
 const (
 	watchPeriod = 5 * time.Second
 	// Rounds are counted, not seconds: after a machine (or a control group) was frozen the clock has moved on, but no round has passed.
-	hangRounds    = 4 // without the sign of life that is due, before a worker counts as hanging
-	stoppedRounds = 2 // of being seen stopped
-	deadRounds    = 2 // of being dead and unreported
-	dyingRounds   = 2 // of living on after SIGKILL
+	hangRounds    = 4  // without the sign of life that is due, before a worker counts as hanging
+	stoppedRounds = 2  // of being seen stopped
+	deadRounds    = 2  // of being dead and unreported
+	dyingRounds   = 2  // of living on after SIGKILL
+	exitingRounds = 24 // the same while the kernel takes it apart, which takes long where there is much memory
 )
 
 // watched is what the watch knows of a worker. Guarded by Pool.mu.
@@ -70,7 +72,7 @@ func (p *Pool) stopWatch() {
 
 // watch is one round.
 func (p *Pool) watch() {
-	letters := p.letters()
+	states := p.states()
 	p.mu.Lock()
 	defer p.unlock()
 	p.round = nil
@@ -81,7 +83,7 @@ func (p *Pool) watch() {
 	outstanding := len(p.tasks) > 0
 	for _, w := range p.workers {
 		if w != nil && !w.judged {
-			p.lookAt(w, letters[w.id])
+			p.lookAt(w, states[w.id])
 			outstanding = outstanding || w.outstanding()
 		}
 	}
@@ -96,9 +98,15 @@ const (
 	tracedLetter  = "t" // by a debugger
 )
 
-// letters reads what the kernel says of each worker, without the lock. A pid may have been given to another process
+// seen is what the kernel says of a process.
+type seen struct {
+	letter  string // one of the above, or another
+	exiting bool
+}
+
+// states reads it of each worker, without the lock. A pid may have been given to another process
 // by the time that it is read; a wrong answer would have to come twice in a row.
-func (p *Pool) letters() map[uint64]string {
+func (p *Pool) states() map[uint64]seen {
 	p.mu.Lock()
 	pids := map[uint64]int{}
 	for _, w := range p.workers {
@@ -107,15 +115,16 @@ func (p *Pool) letters() map[uint64]string {
 		}
 	}
 	p.mu.Unlock()
-	letters := map[uint64]string{}
+	states := map[uint64]seen{}
 	for id, pid := range pids {
-		letters[id], _, _ = processState(pid)
+		letter, flags, _ := processState(pid)
+		states[id] = seen{letter, flags&pfExiting != 0}
 	}
-	return letters
+	return states
 }
 
 // lookAt is a round's look at one worker. mu is held.
-func (p *Pool) lookAt(w *worker, letter string) {
+func (p *Pool) lookAt(w *worker, state seen) {
 	if w.isDead() {
 		if w.watched.dead++; w.watched.dead >= deadRounds {
 			w.zygote.hung(fmt.Sprintf("worker %d (pid %d) is dead, and it did not say so", w.index, w.pid))
@@ -123,7 +132,11 @@ func (p *Pool) lookAt(w *worker, letter string) {
 		return
 	}
 	if w.condemned {
-		if w.watched.dying++; w.watched.dying >= dyingRounds && w.pidfd >= 0 {
+		limit := dyingRounds
+		if state.exiting {
+			limit = exitingRounds
+		}
+		if w.watched.dying++; w.watched.dying >= limit && w.killed && w.pidfd >= 0 {
 			p.reactor.post(w.partFrom)
 		}
 		return
@@ -131,12 +144,12 @@ func (p *Pool) lookAt(w *worker, letter string) {
 	if !w.ready { // its start has a deadline of its own
 		return
 	}
-	if letter == stoppedLetter {
+	if state.letter == stoppedLetter {
 		w.watched.stopped++
 	} else {
 		w.watched.stopped = 0
 	}
-	if letter == tracedLetter { // somebody looks into it, and takes the time that it takes
+	if state.letter == tracedLetter { // somebody looks into it, and takes the time that it takes
 		return
 	}
 	w.noteSign()
@@ -277,7 +290,7 @@ func (p *Pool) LastRound() time.Time {
 	return p.lastRound
 }
 
-// Buried counts the processes that have ended and of which nothing is held any more: no descriptor, no memory.
+// Buried counts the processes that have ended, or that the kernel keeps though they were killed, and of which nothing is held any more: no descriptor, no memory.
 func (p *Pool) Buried() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -1,6 +1,7 @@
 package pool
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -172,11 +173,70 @@ func TestAWorkerThatIsBeingDebuggedIsLeftAlone(t *testing.T) {
 	w := f.workers[0]
 	w.ask()
 	for range 3 * hangRounds {
-		f.lookAt(w, tracedLetter)
+		f.lookAt(w, seen{letter: tracedLetter})
 	}
 	require.False(t, w.condemned)
 	for range hangRounds + 1 {
-		f.lookAt(w, "S")
+		f.lookAt(w, seen{letter: "S"})
 	}
 	require.True(t, w.condemned, "as it would have been otherwise")
+}
+
+// freezer is a control group of version 1 whose processes the kernel keeps from doing anything, dying of SIGKILL included.
+type freezer struct {
+	t   *testing.T
+	dir string
+}
+
+func newFreezer(t *testing.T) *freezer {
+	t.Helper()
+	z := &freezer{t, fmt.Sprintf("/sys/fs/cgroup/freezer/theus-test-%d", os.Getpid())}
+	if err := os.Mkdir(z.dir, 0o755); err != nil {
+		t.Skipf("no freezer of cgroup v1 can be had here, and nothing else keeps a process from dying on purpose: %v", err)
+	}
+	t.Cleanup(func() {
+		z.set("THAWED")
+		eventually(t, "its processes are gone", func() bool { return os.Remove(z.dir) == nil })
+	})
+	return z
+}
+
+func (z *freezer) set(state string) {
+	z.t.Helper()
+	file := filepath.Join(z.dir, "freezer.state")
+	require.NoError(z.t, os.WriteFile(file, []byte(state), 0o600))
+	eventually(z.t, state, func() bool {
+		now, err := os.ReadFile(file)
+		return err == nil && strings.TrimSpace(string(now)) == state
+	})
+}
+
+func (z *freezer) freeze(pid int) {
+	z.t.Helper()
+	require.NoError(z.t, os.WriteFile(filepath.Join(z.dir, "cgroup.procs"), []byte(strconv.Itoa(pid)), 0o600))
+	z.set("FROZEN")
+}
+
+func TestAWorkerThatDoesNotDieIsDoneWithout(t *testing.T) {
+	t.Run("what it had not begun runs elsewhere", func(t *testing.T) {
+		z, f := newFreezer(t), watchedPool(t, 1)
+		kept := f.pid()
+		z.freeze(kept)
+		require.NotEqual(t, kept, f.pid())
+		require.Contains(t, f.messages(), "because the kernel keeps it")
+		require.NotZero(t, residentBytes(kept))
+	})
+	t.Run("what it runs can be cancelled", func(t *testing.T) {
+		z, f := newFreezer(t), watchedPool(t, 1)
+		kept := f.pid()
+		task := f.start("hang")
+		eventually(t, "it has started", func() bool { return f.started(task) })
+		z.freeze(kept)
+		f.Cancel(task)
+		require.Equal(t, Cancelled, f.end(task).Status)
+		require.NotEqual(t, kept, f.pid())
+		z.set("THAWED")
+		eventually(t, "it dies at last", func() bool { return residentBytes(kept) == 0 })
+		require.NotEqual(t, kept, f.pid())
+	})
 }

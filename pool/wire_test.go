@@ -93,7 +93,7 @@ func TestAnEncodedArrayHasTheSizeThatIsReservedForIt(t *testing.T) {
 	a := f.array("some key", 1)
 	defer a.Unref()
 	var e encoder
-	e.array(a, true, false)
+	e.array(a, true, 0)
 	require.Len(t, e.buf, arraySize(a))
 	back := (&decoder{buf: e.buf}).array()
 	require.Equal(t, a.Layout, back.layout)

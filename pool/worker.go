@@ -46,6 +46,7 @@ type worker struct {
 	fault      error        // what it did that cannot be gone on with
 	timer      *time.Timer  // bounds start, and the wait for EXITED
 	watched    watched
+	killed     bool // SIGKILL was delivered, or it had ended before
 }
 
 const (
@@ -234,8 +235,10 @@ func (w *worker) sendTask(t *Task) {
 	var input encoder
 	input.value(&t.call.Input)
 	room := maxPayload - 4096 - len(input.buf) - len(t.call.Target)
-	for _, a := range arrays {
-		if len(described.buf)+arraySize(a) <= room && w.describe(&described, a, &fds) {
+	for i, a := range arrays {
+		// The key of an array that the input refers to may be another one's by now.
+		has := flag(i >= len(t.call.Arrays), arrayOfKey)
+		if len(described.buf)+arraySize(a) <= room && w.describe(&described, a, has, &fds) {
 			t.pin(a)
 			n++
 		}
@@ -255,9 +258,9 @@ func (w *worker) sendTask(t *Task) {
 }
 
 // describe appends an array, with a descriptor if the worker lacks the segment. False: there is no room for that.
-func (w *worker) describe(e *encoder, a *Array, fds *[]int) bool {
+func (w *worker) describe(e *encoder, a *Array, has uint8, fds *[]int) bool {
 	if w.known[a.Segment.ID()] != nil {
-		e.array(a, false, false)
+		e.array(a, false, has)
 		return true
 	}
 	if len(*fds) > maxTaskDescriptors {
@@ -269,7 +272,7 @@ func (w *worker) describe(e *encoder, a *Array, fds *[]int) bool {
 	}
 	w.note(a.Segment)
 	*fds = append(*fds, fd)
-	e.array(a, true, false)
+	e.array(a, true, has)
 	return true
 }
 
@@ -280,7 +283,7 @@ func (t *Task) version() uint64 {
 	return t.call.Source.Version()
 }
 
-// foreseen lists the arrays to send along: those its input refers to, those it declares, those its function read before.
+// foreseen lists the arrays to send along: those its input refers to, all first, those it declares, those its function read before.
 func (t *Task) foreseen() []*Array {
 	var arrays []*Array
 	for _, a := range t.call.Arrays {

@@ -47,6 +47,7 @@ __all__ = [
 # An importable function travels by value as well, in case a worker has another version of its
 # module. That is worth little, so it is done only as long as it costs little.
 SPARE_COPY_LIMIT = 1 << 20
+_MOST_SPARE_ARRAYS = 64
 LARGE = 1 << 20
 _MAIN_MODULES = ("__main__", "__mp_main__")
 _PLAIN = (int, float, complex, str, bytes, bool, type(None))
@@ -402,12 +403,17 @@ class FunctionCache:
             record = record_of(fn, by_value_only=by_value_only)
         stream = pickle.dumps(record, protocol=5, buffer_callback=buffers.append)
         name = getattr(fn, "__qualname__", None) or type(fn).__qualname__
-        arrays = self._own(captured, name, importable=record[0] is not None)
+        arrays = self._own(captured, name, record)
         value = core().define(self._engine, name.replace("\0", ""), [stream, *buffers])
         return FunctionHandle(value, arrays)
 
-    def _own(self, captured: list[ShmArray], name: str, *, importable: bool) -> list[ArrayHandle]:
-        arrays = handles_under(captured)
+    def _own(
+        self, captured: list[ShmArray], name: str, record: tuple[Any, ...]
+    ) -> list[ArrayHandle]:
+        importable, by_value = record[0] is not None, record[3]
+        arrays = handles_under(captured) if by_value is not None else []
+        if importable and len(arrays) > _MOST_SPARE_ARRAYS:
+            return []
         own = [handle for handle in arrays if handle.engine == self._engine]
         if len(own) < len(arrays) and not importable:  # who imports it makes arrays of his own
             raise ValueError(

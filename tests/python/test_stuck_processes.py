@@ -111,29 +111,3 @@ def test_a_stopped_zygote_is_replaced_with_its_workers(gate: Gate) -> None:
             assert error.task == "sleep_for_ever"
         assert queued.result(60) == 8, "a task that had not begun is not lost"
         until(lambda: not any(map(alive, [zygote, *workers])), "the old processes to be gone")
-
-
-@pytest.mark.skipif(
-    not os.access("/sys/fs/cgroup/freezer", os.W_OK),
-    reason="only a freezer of cgroup v1 keeps a process from dying of SIGKILL on purpose",
-)
-def test_a_worker_that_the_kernel_does_not_let_die(gate: Gate) -> None:
-    group = Path(f"/sys/fs/cgroup/freezer/theus-test-{os.getpid()}")
-    group.mkdir()
-    try:
-        with TheusEngine(workers=1) as engine:
-            task = engine.submit(jobs.wait_and_give, "never", gate.reports, gate.path)
-            (stuck,) = gate.arrived(1)
-            (group / "cgroup.procs").write_text(str(stuck["pid"]))
-            (group / "freezer.state").write_text("FROZEN")
-            until(lambda: (group / "freezer.state").read_text() == "FROZEN\n", "it to be frozen")
-            assert task.cancel()
-            assert engine.run(os.getpid) != stuck["pid"]
-            assert alive(stuck["pid"])
-            (group / "freezer.state").write_text("THAWED")
-            until(lambda: not alive(stuck["pid"]), "it to die at last")
-            assert engine.run(pow, 2, 3) == 8
-    finally:
-        (group / "freezer.state").write_text("THAWED")
-        until(lambda: not (group / "cgroup.procs").read_text(), "the group to be empty")
-        group.rmdir()

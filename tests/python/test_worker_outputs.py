@@ -322,7 +322,7 @@ class TestRetirement:
     def test_live_arrays_are_written_in_place(self, worker: Worker) -> None:
         segment = Segment(80)
         fd = os.open(f"/proc/self/fd/{segment.fd}", os.O_RDWR)
-        array = descriptor(segment, "counters", np.zeros(10), has_fd=True, flags=3)
+        array = descriptor(segment, "counters", np.zeros(10), has_fd=True, flags=7)
 
         def count(ctx: Any) -> None:
             ctx.heavy["counters"][2] += 5

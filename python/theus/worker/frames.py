@@ -16,7 +16,7 @@ import struct
 import time
 from collections.abc import Sequence
 
-PROTOCOL = 2
+PROTOCOL = 3
 
 CONFIG = 1
 ZYGOTE_READY = 2
@@ -45,9 +45,6 @@ CHECKED = 33
 
 # A frame's value is inline up to this size; larger ones go into a segment.
 INLINE_LIMIT = 60_000
-
-# What a worker sends is no longer than this; see maxPayload in pool/wire.go.
-LONGEST_PAYLOAD = 64 << 10
 
 _HEADER = struct.Struct("<IHHQ")
 _CHUNK = 1 << 16

@@ -23,6 +23,8 @@ from .link import HEAVY, KEYS, NO_DESCRIPTORS, Link, take_array
 from .refusals import raise_refusal
 from .wire import Reader, WireArray
 
+_LONGEST_KEY = 4096  # bytes; the host has no longer ones
+
 _HERE = 0
 _ABSENT = 1
 _UNPUBLISHED = 2
@@ -51,7 +53,8 @@ class TaskHeavy(HeavyView):
     def __init__(self, link: Link, task: int, sent: Sequence[WireArray]) -> None:
         self._link = link
         self._task = task
-        self._described = {array.key: array for array in sent if array.key}
+        # Not all that came: an argument may be an older version of its key.
+        self._described = {a.key: a for a in sent if a.flags & wire.ARRAY_OF_KEY}
         self._found: dict[str, ShmArray] = {}
         # The version does not change, so what is not there stays so: the most alike keys, or None
         # for a key that is allocated but not published.
@@ -81,6 +84,9 @@ class TaskHeavy(HeavyView):
         return found
 
     def _ask(self, key: str) -> WireArray | None:
+        if not _can_be_key(key):
+            self._absent[key] = []
+            return None
         with self._link.fetch(self._task, HEAVY, key) as answer:
             fields = Reader(answer.payload)
             status = fields.u8()
@@ -198,6 +204,10 @@ class TaskHeavy(HeavyView):
         """A zeroed array for the result, in shared memory; see `HeavyView.alloc`."""
         if not isinstance(key, str) or not key:
             raise TypeError(f"the key of a heavy array is a string that is not empty, not {key!r}")
+        if not _can_be_key(key):
+            raise ValueError(
+                f"the heavy key {key[:40]!r}… has {len(key):,} letters, more than {_LONGEST_KEY}"
+            )
         dtype = np.dtype(dtype)
         lengths = _lengths(shape) + dtype.shape
         dtype = dtype.base
@@ -361,6 +371,10 @@ class Output:
         if memory is not None:
             # Later tasks cannot refer to a segment that was granted to this one.
             memory.origin.kind = "private"
+
+
+def _can_be_key(key: str) -> bool:
+    return len(key) <= _LONGEST_KEY and len(key.encode("utf-8", "replace")) <= _LONGEST_KEY
 
 
 def _lengths(shape: Any) -> tuple[int, ...]:

@@ -155,8 +155,10 @@ class Link:
         self._state = threading.Condition(threading.RLock())  # guards all that frames change
         self._reader = 0  # the thread that reads the socket, without holding _state; 0: none
         self._sending = threading.RLock()  # frames must not mix; taken last
+        # Of the thread that holds _sending, alone: nobody else's send may return before its frame
+        # is on its way, or be lost with it when a handler raises.
         self._outgoing: collections.deque[tuple[int, int, bytes]] = collections.deque()
-        self._in_send = False  # somebody writes to the socket; he holds _sending
+        self._in_send = False  # it writes to the socket
 
     # ---- for the main loop
 
@@ -204,12 +206,12 @@ class Link:
     def send(self, kind: int, ident: int, payload: bytes = b"") -> None:
         """Send a frame. A worker whose host is gone exits here, silently."""
         self._refuse_if_abandoned()
-        self._outgoing.append((kind, ident, payload))
         try:
-            while self._outgoing:
-                with self._sending:
-                    if self._in_send:
-                        return  # this thread has interrupted itself, and will send it next
+            with self._sending:
+                self._outgoing.append((kind, ident, payload))
+                if self._in_send:
+                    return  # this thread has interrupted itself, and sends it next
+                while self._outgoing:
                     self._send_outgoing()
         except frames.ChannelClosed:
             self._cut_off()  # by a task, perhaps; if the host is gone nobody looks
@@ -349,8 +351,6 @@ class Link:
     def _request(self, kind: int, payload: bytes) -> Frame:
         self._refuse_if_abandoned()
         self._refuse_if_inside()
-        if len(payload) > frames.LONGEST_PAYLOAD:
-            raise ValueError(f"a name of {len(payload):,} bytes; the host knows none so long")
         with self._state:
             number = next(self._numbers)
             self._answers[number] = None

@@ -8,7 +8,9 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import faulthandler
+import fcntl
 import os
+import resource
 
 from ..mapping import PAGE_SIZE, map_shared
 
@@ -28,8 +30,8 @@ class StatusPage:
 
     def __init__(self, fd: int) -> None:
         self._map = map_shared(fd, PAGE_SIZE, writable=True)
-        self._fd = fd
-        self._identity = _identity(fd)
+        self._fd = _move_up(fd)
+        self._identity = _identity(self._fd)
         self._word = ctypes.c_uint64.from_address(self._map.address)
 
     def set(self, phase: int, task: int) -> None:
@@ -58,6 +60,18 @@ class StatusPage:
                 nowhere = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
                 os.dup2(nowhere, self._fd, inheritable=False)
                 os.close(nowhere)
+
+
+def _move_up(fd: int) -> int:
+    """Give a descriptor a high number, so that it is not soon another file's where user code closes
+    all that it finds: a fault would be reported into that."""
+    lowest = min(resource.getrlimit(resource.RLIMIT_NOFILE)[0], 1024) - 16
+    try:
+        moved = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, max(lowest, 0))
+    except OSError:
+        return fd
+    os.close(fd)
+    return moved
 
 
 def _identity(fd: int) -> tuple[int, int]:

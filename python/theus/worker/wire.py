@@ -15,6 +15,7 @@ CODEC_STATE = 4
 
 ARRAY_LIVE = 1
 ARRAY_WRITABLE = 2
+ARRAY_OF_KEY = 4  # its key means this array in the version that the task reads
 
 INLINE = 0
 IN_SEGMENT = 1

@@ -38,7 +38,8 @@ if TYPE_CHECKING:
 _STANDARD_MODULES = (
     *("collections.abc", "contextlib", "copyreg", "ctypes", "dataclasses", "difflib"),
     *("faulthandler", "hashlib", "inspect", "io", "itertools", "logging", "math", "operator"),
-    *("pickle", "random", "re", "struct", "threading", "time", "types", "typing", "weakref"),
+    *("pickle", "random", "re", "resource", "struct", "threading", "time", "types", "typing"),
+    "weakref",
 )
 
 _HERE = os.path.dirname(os.path.abspath(__file__))
