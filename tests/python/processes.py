@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -128,6 +129,27 @@ def in_session(leader: int) -> list[int]:
         if entry.isdigit() and alive(int(entry)) and _session(int(entry)) == leader:
             found.append(int(entry))
     return found
+
+
+def doings(pids: Iterable[int]) -> str:
+    """What processes are about, for the message of a test that waited in vain: one line a thread,
+    with its state and the place in the kernel where it waits."""
+    lines = []
+    for pid in pids:
+        command = _text(f"/proc/{pid}/cmdline").replace("\0", " ")[:100]
+        lines.append(f"{pid} {command}")
+        for thread in _listed(f"/proc/{pid}/task"):
+            place = f"/proc/{pid}/task/{thread}"
+            state = _text(f"{place}/stat").rpartition(")")[2][:3].strip()
+            lines.append(f"    {_text(f'{place}/comm').strip()} {state} {_text(f'{place}/wchan')}")
+    return "\n".join(lines)
+
+
+def _text(path: str) -> str:
+    try:
+        return Path(path).read_text()
+    except OSError:
+        return ""
 
 
 def _session(pid: int) -> int:

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from polling import until
-from processes import in_session
+from processes import doings, in_session
 from programs import PATIENCE, environment
 
 CTRL_C, CTRL_Z = b"\x03", b"\x1a"
@@ -87,7 +87,10 @@ class Terminal:
 
     def _read(self) -> None:
         ready, _, _ = select.select([self._keyboard], [], [], PATIENCE)
-        assert ready, f"the program printed nothing for {PATIENCE} s"
+        assert ready, (
+            f"the program printed nothing for {PATIENCE} s after {self._screen[-2000:]!r}; "
+            f"there are\n{doings(in_session(self.process.pid))}"
+        )
         try:
             some = os.read(self._keyboard, 1 << 16)
         except OSError:  # EIO: nobody has the other side open any more
