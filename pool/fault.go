@@ -11,7 +11,7 @@ import (
 // Where a worker was when native code ended it: Python's faulthandler writes that into the status page, innermost call first. It is
 // text from a process that went wrong, so only lines of the known form count.
 
-const mostCalls = 5 // that are told
+const callsTold = 5 // in a message, of those that there were
 
 var callLine = regexp.MustCompile(`(?m)^  File "([^"\n]{1,300})", line ([0-9]{1,9}) in (\S{1,100})$`)
 
@@ -38,7 +38,7 @@ func faultedCalls(text, own string) (calls []string) {
 		if !slices.Contains(calls, call) { // recursion fills the page with one call
 			calls = append(calls, call)
 		}
-		if len(calls) == mostCalls {
+		if len(calls) == callsTold {
 			break
 		}
 	}
