@@ -18,6 +18,7 @@ from processes import doings, in_session
 from programs import PATIENCE, environment
 
 CTRL_C, CTRL_Z = b"\x03", b"\x1a"
+_SILENCE = 5.0  # seconds after which a person presses once more
 # The terminal becomes the controlling one of the session, then the program takes this one's place.
 _ON_TERMINAL = (
     "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
@@ -65,10 +66,14 @@ class Terminal:
             self._read()
         _, _, self._screen = self._screen.partition(text.encode())
 
-    def rest(self) -> str:
-        """All that it still prints until it ends."""
+    def rest(self, again: bytes = b"") -> str:
+        """All that it still prints until it ends.
+
+        Args:
+            again: keys to press whenever it has printed nothing for some seconds.
+        """
         while not self._ended:
-            self._read()
+            self._read(again)
         rest, self._screen = self._screen.decode(), b""
         return rest.replace("\r\n", "\n")
 
@@ -85,8 +90,12 @@ class Terminal:
         line, _, self._screen = self._screen.partition(b"\n")
         return line.decode().rstrip("\r")
 
-    def _read(self) -> None:
-        ready, _, _ = select.select([self._keyboard], [], [], PATIENCE)
+    def _read(self, again: bytes = b"") -> None:
+        ready = self._awaited(_SILENCE if again else PATIENCE)
+        deadline = time.monotonic() + PATIENCE
+        while not ready and again and time.monotonic() < deadline:
+            self.press(again)
+            ready = self._awaited(_SILENCE)
         assert ready, (
             f"the program printed nothing for {PATIENCE} s after {self._screen[-2000:]!r}; "
             f"there are\n{doings(in_session(self.process.pid))}"
@@ -97,6 +106,9 @@ class Terminal:
             some = b""
         self._screen += some
         self._ended = not some
+
+    def _awaited(self, seconds: float) -> bool:
+        return bool(select.select([self._keyboard], [], [], seconds)[0])
 
 
 @contextlib.contextmanager
