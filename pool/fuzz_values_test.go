@@ -2,6 +2,7 @@ package pool
 
 import (
 	"math/big"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -138,10 +139,10 @@ func bytesOr(n uint64, err error) string {
 // reach gives the first byte that an array's elements touch, and the one behind the last, as offsets in the segment.
 func reach(l *Layout, offset uint64) (low, high *big.Int) {
 	low, high = new(big.Int).SetUint64(offset), new(big.Int).SetUint64(offset)
+	if slices.Contains(l.Shape, 0) { // no elements, whatever the other axes say
+		return low, high
+	}
 	for axis, length := range l.Shape {
-		if length == 0 {
-			return low, low
-		}
 		far := new(big.Int).Mul(big.NewInt(length-1), big.NewInt(l.Strides[axis]))
 		if far.Sign() < 0 {
 			low.Add(low, far)
