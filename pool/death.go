@@ -104,13 +104,7 @@ var errUndying = errors.New("was to be ended and is not, because the kernel keep
 // the reactor.
 func (w *worker) partFrom() {
 	p := w.pool
-	p.mu.Lock()
-	eof := w.eof || w.judged
-	p.mu.Unlock()
-	var err error
-	if !eof {
-		err = drain(w)
-	}
+	err := w.readRest()
 	p.mu.Lock()
 	defer p.unlock()
 	if w.judged || w.isDead() {
@@ -130,6 +124,18 @@ func streamFault(err error) error {
 		return err
 	}
 	return fmt.Errorf("broke the protocol (%w)", err)
+}
+
+// readRest reads what a worker that is dead or given up has sent, unless its stream has ended already. An error is for unread.
+// Called by the reactor, without the lock.
+func (w *worker) readRest() error {
+	w.pool.mu.Lock()
+	done := w.eof || w.judged
+	w.pool.mu.Unlock()
+	if done {
+		return nil
+	}
+	return drain(w)
 }
 
 // unread notes why not all that a dead worker had sent could be read: an answer may be behind that. mu is held.
@@ -156,7 +162,7 @@ func (w *worker) gone(report exitReport) {
 		return
 	}
 	w.exited, w.pid, w.waitStatus, w.peakRSS = true, report.pid, report.status, report.peakRSS
-	eof, groups := w.eof, w.groups
+	groups := w.groups
 	bySomeone := w.signal() == int(unix.SIGKILL) && w.fault == nil && (w.ownEnd || !w.condemned)
 	p.mu.Unlock()
 	if bySomeone {
@@ -165,10 +171,7 @@ func (w *worker) gone(report exitReport) {
 		w.oom, w.notOOM = kill, known && kill == nil
 		p.mu.Unlock()
 	}
-	var err error
-	if !eof {
-		err = drain(w)
-	}
+	err := w.readRest()
 	p.mu.Lock()
 	defer p.unlock()
 	w.unread(err)

@@ -420,13 +420,7 @@ func (p *Pool) replaceZygote(z *zygote, orphans []*worker) {
 // settleOrphans judges workers that died with their zygote, on the reactor.
 func (p *Pool) settleOrphans(orphans []*worker) {
 	for _, w := range orphans {
-		p.mu.Lock()
-		eof := w.eof || w.judged
-		p.mu.Unlock()
-		var err error
-		if !eof {
-			err = drain(w)
-		}
+		err := w.readRest()
 		p.mu.Lock()
 		w.unread(err)
 		p.judge(w)
