@@ -3,10 +3,13 @@
  *
  * A fork copies only the calling thread. Trivial calls into Go would still work
  * in the child, the first that needs another goroutine would hang for ever; so the
- * check is made here, without Go. A page that the kernel wipes in the child tells: comparing pids
- * fails when parent and child are both pid 1 of their namespaces. */
+ * check is made here, without Go. A page that the kernel wipes in the child tells, however the child was made: comparing
+ * pids fails when parent and child are both pid 1 of their namespaces. Where a kernel before 4.14 or a sandbox
+ * refuses such a page, a handler of the C library's fork() tells; a bare clone() is not seen then. */
 #include <fcntl.h>
 #include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -24,7 +27,8 @@ __attribute__((constructor(101))) static void occupy_standard_descriptors(void) 
   }
 }
 
-static volatile unsigned char *alive; /* 1 in the process that loaded the library, 0 in its children */
+static volatile unsigned char *alive; /* 1 in the process that loaded the library, 0 in its children; or NULL */
+static volatile unsigned char child_of_fork; /* 1 in a child that the C library's fork() has made */
 
 __attribute__((constructor)) static void mark_this_process(void) {
   long size = sysconf(_SC_PAGESIZE);
@@ -51,11 +55,40 @@ static void before_fork(void) {
   shim_hold_forks();
 }
 
-__attribute__((constructor)) static void order_forks(void) {
-  pthread_atfork(before_fork, shim_let_fork, shim_let_fork);
+static void in_child(void) {
+  child_of_fork = 1;
+  shim_let_fork();
 }
 
-static int forked(void) { return alive != NULL && *alive == 0; }
+__attribute__((constructor)) static void order_forks(void) {
+  pthread_atfork(before_fork, shim_let_fork, in_child);
+}
+
+static void *pass(void *gate) {
+  pthread_mutex_lock(gate);
+  pthread_mutex_unlock(gate);
+  return NULL;
+}
+
+/* How many of so many threads could be started just now, all at once. They take no signal of the host's. */
+int shim_threads_left(int wanted) {
+  pthread_mutex_t gate = PTHREAD_MUTEX_INITIALIZER;
+  pthread_t *threads = calloc((size_t)wanted, sizeof *threads);
+  sigset_t all, before;
+  int started = 0;
+  if (threads == NULL) return 0;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &before);
+  pthread_mutex_lock(&gate);
+  while (started < wanted && pthread_create(&threads[started], NULL, pass, &gate) == 0) started++;
+  pthread_mutex_unlock(&gate);
+  pthread_sigmask(SIG_SETMASK, &before, NULL);
+  for (int i = 0; i < started; i++) pthread_join(threads[i], NULL);
+  free(threads);
+  return started;
+}
+
+static int forked(void) { return child_of_fork || (alive != NULL && *alive == 0); }
 
 static int32_t refuse_fork(theus_error *err) {
   if (err != NULL && err->struct_size >= sizeof *err) {
@@ -67,6 +100,20 @@ static int32_t refuse_fork(theus_error *err) {
            "the spawn or forkserver method)");
   }
   return THEUS_EFORKED;
+}
+
+/* What Go may start before it has come as far as to look itself, and more. */
+#define FIRST_THREADS 24
+
+static int32_t refuse_threads(theus_error *err) {
+  if (err != NULL && err->struct_size >= sizeof *err) {
+    err->code = THEUS_ELIMIT;
+    err->detail = 0;
+    strcpy(err->message,
+           "out of threads: the library needs 24 and fewer could be started; raise what is used up of ulimit -u and "
+           "pids.max of the control group (docker --pids-limit), or end other processes");
+  }
+  return THEUS_ELIMIT;
 }
 
 uint32_t theus_abi_version(void) { return THEUS_ABI_VERSION; }
@@ -113,9 +160,14 @@ int32_t theus_release_later(uint64_t handle) {
 }
 
 int32_t theus_open(const theus_options *opts, theus_engine *out, theus_error *err) {
+  static _Atomic int opened; /* Go has made what threads it needs: see threads.go */
+  int32_t status;
   if (out != NULL) *out = 0;
   if (forked()) return refuse_fork(err);
-  return theusgo_open((theus_options *)opts, out, err);
+  if (!opened && shim_threads_left(FIRST_THREADS) < FIRST_THREADS) return refuse_threads(err);
+  status = theusgo_open((theus_options *)opts, out, err);
+  if (status == THEUS_OK) opened = 1;
+  return status;
 }
 
 int32_t theus_drain(theus_engine engine, int64_t timeout_ms, theus_error *err) {

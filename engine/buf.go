@@ -1,11 +1,9 @@
 package engine
 
 import (
-	"errors"
 	"fmt"
 	"slices"
 	"sync"
-	"time"
 
 	"github.com/theus-project/theus-go/pool"
 	"github.com/theus-project/theus-go/shm"
@@ -42,9 +40,6 @@ type AllocOptions struct {
 	Live    bool // stays writable, seen at once
 }
 
-// patience is how long an allocation waits for workers to let go of retired memory before it fails.
-const patience = 200 * time.Millisecond
-
 // Alloc makes a zeroed array that will be a version of key ("": of none).
 func (e *Engine) Alloc(key string, layout pool.Layout, o AllocOptions) (*Buf, error) {
 	if err := e.Check(); err != nil {
@@ -77,7 +72,7 @@ func (b *Buf) allocSegment(nbytes int64, key string, layout pool.Layout, live bo
 	if live {
 		create = b.engine.heap.CreateLive
 	}
-	return b.engine.withRoom(func() error {
+	return b.engine.pool.WithRoom(func() error {
 		seg, err := create(nbytes, labelOf(key))
 		b.array = &pool.Array{Segment: seg, Key: key, Live: live, Layout: layout}
 		return err
@@ -91,7 +86,7 @@ func (b *Buf) allocSmall(nbytes int64, key string, layout pool.Layout) error {
 	if err != nil {
 		return err
 	}
-	err = b.engine.withRoom(func() error {
+	err = b.engine.pool.WithRoom(func() error {
 		b.draft, err = b.engine.heap.Draft(nbytes, labelOf(key))
 		return err
 	})
@@ -105,7 +100,7 @@ func (b *Buf) allocSmall(nbytes int64, key string, layout pool.Layout) error {
 
 // reserve takes a slot of an arena.
 func (e *Engine) reserve(nbytes int64, key string) (slot *shm.Slot, err error) {
-	err = e.withRoom(func() error {
+	err = e.pool.WithRoom(func() error {
 		slot, err = e.heap.Reserve(nbytes, labelOf(key))
 		return err
 	})
@@ -133,29 +128,6 @@ func checkKey(key string) error {
 		return &ArgumentError{fmt.Sprintf("the heavy key %.40q… has %d bytes, more than %d", key, len(key), longestKey)}
 	}
 	return nil
-}
-
-// withRoom allocates; when the heap is full of memory that workers are about to let go of, it waits for them a little.
-func (e *Engine) withRoom(allocate func() error) error {
-	err := allocate()
-	if !errors.As(err, new(*shm.FullError)) {
-		return err
-	}
-	deadline := time.Now().Add(patience)
-	var asked sync.Once
-	for {
-		retired := e.pool.Retired()
-		err := allocate()
-		if !errors.As(err, new(*shm.FullError)) || !e.heap.Retiring() {
-			return err
-		}
-		asked.Do(e.pool.LetGo)
-		select {
-		case <-retired:
-		case <-time.After(time.Until(deadline)):
-			return err
-		}
-	}
 }
 
 // Edit makes a writable array of the same layout as key has now, with its content unless blank.

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -64,7 +63,7 @@ type Engine struct {
 
 // Open makes an engine with an empty state.
 func Open(o Options) (*Engine, error) {
-	cpus := runtime.GOMAXPROCS(0) // minds affinity and cgroup quotas
+	cpus := pool.Processors
 	if o.Workers <= 0 {
 		o.Workers = cpus
 	}

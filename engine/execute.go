@@ -30,7 +30,7 @@ func (e *Engine) Define(name string, code [][]byte) (*pool.Function, error) {
 	if err := e.Check(); err != nil {
 		return nil, err
 	}
-	record, err := pool.NewValue(e.heap, pool.CodecPickle, code, "(code of "+name+")")
+	record, err := e.pool.NewValue(pool.CodecPickle, code, "(code of "+name+")")
 	if err != nil {
 		return nil, err
 	}
@@ -57,7 +57,7 @@ func (e *Engine) Execute(c Call) (*pool.Task, error) {
 		}
 		call.Arrays = append(call.Arrays, a)
 	}
-	input, err := pool.NewValue(e.heap, c.InCodec, c.In, "(input of "+c.name()+")")
+	input, err := e.pool.NewValue(c.InCodec, c.In, "(input of "+c.name()+")")
 	if err != nil {
 		unref(call.Arrays)
 		return nil, err

@@ -4,6 +4,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/theus-project/theus-go/pool"
 )
 
 // Memory, handles and processes come back by themselves: capi releases what finalizers have queued, the pool's watch has workers let go
@@ -41,7 +43,7 @@ func (e *Engine) Reap(releaseQueued func()) Reaped {
 	releaseQueued()
 	if e.heap.Retiring() {
 		e.pool.LetGo()
-		e.pool.AwaitRetired(patience, func() bool { return !e.heap.Retiring() || !e.pool.Asking() })
+		e.pool.AwaitRetired(pool.Patience, func() bool { return !e.heap.Retiring() || !e.pool.Asking() })
 	}
 	e.heap.Trim(0)
 	e.reaper.last.Store(time.Now().UnixNano())

@@ -541,10 +541,16 @@ func text(o *Outcome) string {
 	return string(o.Value.Inline[0])
 }
 
-// testArray is a frozen array of one uint64.
+// array is a frozen array of one uint64.
 func (f *fixture) array(key string, value uint64) *Array {
 	f.t.Helper()
-	seg, err := f.heap.Create(8, key)
+	return f.arrayIn(8, key, value)
+}
+
+// arrayIn is the same at the start of a segment of a size.
+func (f *fixture) arrayIn(size int64, key string, value uint64) *Array {
+	f.t.Helper()
+	seg, err := f.heap.Create(size, key)
 	if err != nil {
 		f.t.Fatal(err)
 	}

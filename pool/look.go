@@ -1,9 +1,6 @@
 package pool
 
-import (
-	"runtime"
-	"time"
-)
+import "time"
 
 const (
 	// shortTask: the result of a longer one is not worth polling for, one sleeps.
@@ -36,7 +33,7 @@ func (p *Pool) worthPolling(t *Task) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	w := t.worker
-	if w == nil || p.closed || len(w.assigned) == 0 || w.assigned[0] != t || len(p.queue) > 0 || p.running() >= runtime.GOMAXPROCS(0) {
+	if w == nil || p.closed || len(w.assigned) == 0 || w.assigned[0] != t || len(p.queue) > 0 || p.running() >= Processors {
 		return false
 	}
 	f := t.call.Function

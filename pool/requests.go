@@ -125,29 +125,51 @@ func (w *worker) fetchSegment(request uint64, t *Task, id uint64) {
 }
 
 // fetchPrivate answers with a segment that the worker will map privately. What it may write there counts in the
-// budget until it has said RETIRED of the reservation.
+// budget until it has said RETIRED of the reservation. Making room can take a moment, so it happens off the reactor.
 func (w *worker) fetchPrivate(request uint64, t *Task, id uint64) {
 	seg := w.findSegment(t, id)
-	if seg == nil {
+	if seg == nil || !seg.TryRef() {
 		w.answerGone(request, id)
 		return
 	}
+	p := w.pool
+	p.spawn("private memory for a worker", func() {
+		var room *shm.Reservation
+		err := p.WithRoom(inTurn(func() (err error) {
+			room, err = p.options.Heap.ReservePrivate(seg)
+			return err
+		}))
+		p.mu.Lock()
+		defer p.unlock()
+		p.after(seg.Unref)
+		switch {
+		case err != nil:
+			w.answerFull(request, err)
+		case w.judged:
+			p.after(room.Release)
+		default:
+			w.answerPrivate(request, seg, room)
+		}
+	})
+}
+
+func (w *worker) answerFull(request uint64, err error) {
+	var e encoder
+	e.u8(fetchedFull)
+	e.str(allocError(err))
+	w.send(frameFetched, request, e.buf)
+}
+
+func (w *worker) answerPrivate(request uint64, seg *shm.Segment, room *shm.Reservation) {
 	fd, err := seg.ReaderFD()
 	if err != nil {
+		w.pool.after(room.Release)
 		w.answerError(request, err.Error())
-		return
-	}
-	room, err := w.pool.options.Heap.ReservePrivate(seg)
-	var e encoder
-	if err != nil {
-		_ = closeFD(fd)
-		e.u8(fetchedFull)
-		e.str(allocError(err))
-		w.send(frameFetched, request, e.buf)
 		return
 	}
 	w.note(seg)
 	w.reserved[room.ID()] = room
+	var e encoder
 	e.u8(fetchedHere)
 	e.array(whole(seg), true, 0)
 	e.u64(room.ID())
@@ -197,7 +219,7 @@ func (w *worker) fetchState(request uint64, t *Task, path string) {
 		if err != nil {
 			return Value{}, err
 		}
-		return NewValue(w.pool.options.Heap, CodecState, [][]byte{data}, "state for a worker")
+		return w.pool.NewValue(CodecState, [][]byte{data}, "state for a worker")
 	})
 }
 
@@ -207,7 +229,7 @@ func (w *worker) fetchKeys(request uint64, t *Task) {
 		if err != nil {
 			return Value{}, err
 		}
-		return NewValue(w.pool.options.Heap, CodecJSON, [][]byte{names}, "keys for a worker")
+		return w.pool.NewValue(CodecJSON, [][]byte{names}, "keys for a worker")
 	})
 }
 
@@ -220,7 +242,11 @@ func (w *worker) answerValue(request uint64, t *Task, of func(Source) (Value, er
 	}
 	p := w.pool
 	p.spawn("state for a worker", func() {
-		value, err := of(source)
+		var value Value
+		err := inTurn(func() (err error) {
+			value, err = of(source)
+			return err
+		})()
 		p.mu.Lock()
 		defer p.unlock()
 		p.after(value.Release)
@@ -253,7 +279,12 @@ func (w *worker) onAlloc(request uint64, d *decoder) error {
 		if size > 1<<62 {
 			size = 1 << 62 // refused by the budget, with its message
 		}
-		seg, writer, err := p.options.Heap.Grant(int64(size), label)
+		var seg *shm.Segment
+		var writer int
+		err := p.WithRoom(inTurn(func() (err error) {
+			seg, writer, err = p.options.Heap.Grant(int64(size), label)
+			return err
+		}))
 		p.mu.Lock()
 		defer p.unlock()
 		t := p.tasks[id]

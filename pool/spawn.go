@@ -35,14 +35,22 @@ var spawner = sync.OnceValue(func() chan<- spawnRequest {
 	guard.Go("spawner", func(*guard.Panic) {}, func() {
 		runtime.LockOSThread()
 		for r := range requests {
-			HostForks.Lock()
-			process, err := forkAndExec(&r)
-			HostForks.Unlock()
-			r.reply <- spawnReply{process, err}
+			r.reply <- r.start()
 		}
 	})
 	return requests
 })
+
+// start starts the child. A bug costs this start: the goroutine goes on, since the end of its thread would be the end
+// of all children, and lets the host fork again.
+func (r *spawnRequest) start() (reply spawnReply) {
+	HostForks.Lock()
+	defer HostForks.Unlock()
+	if p := guard.Catch("starting a process", func() { reply.process, reply.err = forkAndExec(r) }); p != nil {
+		reply.err = p
+	}
+	return reply
+}
 
 // startProcess starts a child that dies with this process: stdin is /dev/null, stdout and stderr are ours, descriptor 3 is
 // extra. It leads a process group of its own, so a terminal's Ctrl-C does not reach it.

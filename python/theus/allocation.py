@@ -24,6 +24,7 @@ __all__ = [
     "as_shareable",
     "copy_into_segment",
     "dimensions",
+    "make_room",
     "mark_published",
     "with_room",
 ]
@@ -160,6 +161,11 @@ def with_room(engine: int, nbytes: int, make: Callable[[], int]) -> int:
     try:
         return allocate_()
     except HeapFull:
-        gc.collect()
-        core().reap(engine)
+        make_room(engine)
         return allocate_()
+
+
+def make_room(engine: int) -> None:
+    """Give back what cycles still hold."""
+    gc.collect()
+    core().reap(engine)

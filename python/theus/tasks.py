@@ -15,9 +15,11 @@ from . import _abi as abi
 from . import payload, stateless
 from ._core import Handle, core, span_array
 from ._status import parse_detail, raise_for
+from .allocation import make_room
 from .arrays import bytes_over
 from .errors import (
     EngineClosed,
+    HeapFull,
     LargeArgumentWarning,
     RemoteError,
     RemoteTraceback,
@@ -85,7 +87,11 @@ class PreparedCall:
                 )
         self.struct.queue = queue
         self.struct.tag = tag
-        core().execute(engine, self.struct, self._task)
+        try:
+            core().execute(engine, self.struct, self._task)
+        except HeapFull:  # its input is large
+            make_room(engine)
+            core().execute(engine, self.struct, self._task)
         return self._task.value
 
     def let_go(self, *, ended: bool) -> None:

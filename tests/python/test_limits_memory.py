@@ -99,7 +99,7 @@ sys.stdin.readline()
 array = TheusEngine(workers=1).heavy.put("x", np.ones(120 * MIB, np.uint8))
 print(int(array.sum(dtype=np.uint64)) // MIB)
 """
-    with memory_cgroups.group(320 * MIB) as outer:
+    with memory_cgroups.group(400 * MIB) as outer:
         with started(["-c", text], cwd=tmp_path, prefix=outer.entering(), source="") as program:
             assert program.line() == "read"
             usage = next(outer.path.glob("memory.usage_in_bytes"), outer.path / "memory.current")

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 import processes
 from conftest import EngineFactory
@@ -149,6 +150,34 @@ def test_a_full_heap_makes_workers_let_go(make_engine: EngineFactory) -> None:
         return False
 
     until(fits, "the worker to let go of what it only holds in garbage")
+
+
+def take_memory(ctx: Any, how: str) -> int:
+    if how == "alloc":
+        return len(ctx.heavy.alloc("new", 6 * MIB, np.uint8))
+    return len(ctx.heavy.cow("other"))
+
+
+@pytest.mark.parametrize("how", ["alloc", "cow"])
+def test_a_task_gets_the_memory_of_its_workers_own_garbage(
+    make_engine: EngineFactory, how: str
+) -> None:
+    engine = make_engine(workers=1, heap=16 * MIB)
+    engine.heavy.put("other", np.ones(5 * MIB, np.uint8))
+    engine.heavy.put("x", np.ones(8 * MIB, np.uint8))
+    engine.run(hold_in_a_cycle, key="x")
+    del engine.heavy["x"]
+    until(lambda: engine.stats()["memory"]["retiring"] == 8 * MIB, "the host to let go of it")
+    assert engine.run(take_memory, how=how) > 4 * MIB
+
+
+def test_a_result_gets_the_memory_of_its_workers_own_garbage(make_engine: EngineFactory) -> None:
+    engine = make_engine(workers=1, heap=16 * MIB)
+    engine.heavy.put("x", np.ones(12 * MIB, np.uint8))
+    engine.run(hold_in_a_cycle, key="x")
+    del engine.heavy["x"]
+    until(lambda: engine.stats()["memory"]["retiring"] == 12 * MIB, "the host to let go of it")
+    assert engine.run(bytes, 6 * MIB) == bytes(6 * MIB)
 
 
 def test_a_death_is_counted_and_nothing_of_it_is_held(make_engine: EngineFactory) -> None:

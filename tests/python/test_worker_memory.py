@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import signal
 import struct
 from collections.abc import Iterator
 from typing import Any
@@ -300,6 +301,31 @@ class TestReadOnly:
         assert worker.result(task) == (-5.0, 0.0, "ndarray")
         worker.expect(RETIRED, reservation)  # what it may have written is gone
         assert prices.read(0, 8) == PRICES.tobytes()[:8]
+
+    def test_a_cow_that_comes_too_late_is_given_back(self, worker: Worker, prices: Segment) -> None:
+        def interrupted(ctx: Any) -> str:
+            import signal
+
+            def give_up(*_: Any) -> None:
+                raise TimeoutError("enough")
+
+            signal.signal(signal.SIGALRM, give_up)
+            try:
+                ctx.heavy.cow("prices")
+            except TimeoutError as error:
+                return str(error)
+            return "it was answered"
+
+        fd = prices.reader()
+        array = descriptor(prices, "prices", PRICES, has_fd=True)
+        task = start(worker, interrupted, arrays=[array], fds=[fd])
+        os.close(fd)
+        question, _, _ = asked(worker, task, 5)
+        os.kill(worker.pid, signal.SIGALRM)
+        assert worker.result(task) == "enough"
+        reservation = 777_777
+        answer(worker, question, prices, np.zeros(prices.size, "u1"), "", reservation)
+        worker.expect(RETIRED, reservation)
 
 
 class TestReferences:

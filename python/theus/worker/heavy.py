@@ -15,7 +15,7 @@ from .. import arrays
 from ..arrays import Origin, ShmArray, bytes_over, over_memory
 from ..context import HeavyView
 from ..dtypes import descr_of, dtype_of
-from ..errors import TheusError
+from ..errors import HeapFull, TheusError
 from ..mapping import PAGE_SIZE, Mapping
 from ..references import offset_of
 from . import wire
@@ -187,7 +187,7 @@ class TaskHeavy(HeavyView):
         if described.size - PAGE_SIZE >= read.nbytes:
             # It shares its segment with others: a map of them all for this one would be waste.
             return np.array(read, subok=False, order="K")
-        mapping = self._link.fetch_copy(self._task, described.segment, f"heavy[{key!r}]")
+        mapping = self._copy_of(described.segment, f"heavy[{key!r}]")
         origin = Origin(key=key, address=mapping.address, nbytes=read.nbytes, kind="private")
         private = over_memory(
             mapping.address + described.offset,
@@ -199,6 +199,13 @@ class TaskHeavy(HeavyView):
             keep=mapping,
         )
         return np.asarray(private)
+
+    def _copy_of(self, segment: int, what: str) -> Mapping:
+        try:
+            return self._link.fetch_copy(self._task, segment, what)
+        except HeapFull:
+            self._link.collect_garbage()
+            return self._link.fetch_copy(self._task, segment, what)
 
     def alloc(self, key: str, shape: Any, dtype: Any = "float64") -> ShmArray:
         """A zeroed array for the result, in shared memory; see `HeavyView.alloc`."""
@@ -262,8 +269,15 @@ class TaskHeavy(HeavyView):
         """A segment to write to: (number, size, descriptor).
 
         Raises:
-            HeapFull: there is no room.
+            HeapFull: there is no room, even after what was garbage here was given back.
         """
+        try:
+            return self._ask_for_segment(nbytes, label)
+        except HeapFull:
+            self._link.collect_garbage()
+            return self._ask_for_segment(nbytes, label)
+
+    def _ask_for_segment(self, nbytes: int, label: str) -> tuple[int, int, int]:
         with self._link.allocate(self._task, nbytes, label) as answer:
             fields = Reader(answer.payload)
             if fields.u8() != _HERE:

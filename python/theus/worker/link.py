@@ -147,6 +147,8 @@ class Link:
         self._free: collections.deque[int] = collections.deque()  # to be acknowledged
         self._checks: list[bool] = []  # CHECKs to answer; whether to collect garbage first
         self._answers: dict[int, Frame | None] = {}
+        # What to do with the answers of requests that were interrupted.
+        self._unwanted: dict[int, Callable[[Frame], None]] = {}
         self._exiting = False
         self._abandoned = False
         self._make_locks()
@@ -182,18 +184,21 @@ class Link:
                     return self._tasks.popleft()
 
     def _answer_checks(self) -> None:
-        """Show that this worker lives, and let go of retired memory that only garbage holds.
-
-        Only here, between tasks: collecting may run any code of the user's, so nothing of this
-        object may be locked.
-        """
+        """Show that this worker lives, and has let go of what nothing but garbage held."""
         with self._state:
             checks, self._checks = self._checks, []
         if any(checks):
-            gc.collect()
-            self.acknowledge()
+            self.collect_garbage()
         for _ in checks:
             self.send(frames.CHECKED, 0)
+
+    def collect_garbage(self) -> None:
+        """Let go of retired memory that only garbage holds.
+
+        Not with a lock held: collecting may run any code of the user's.
+        """
+        gc.collect()
+        self.acknowledge()
 
     def forgotten_functions(self) -> list[int]:
         """Functions that the host will not ask for again, since the last call."""
@@ -230,8 +235,7 @@ class Link:
 
     def fetch(self, task: int, kind: int, key: str = "", argument: int = 0) -> Frame:
         """Ask for an array, a segment, state or a function; the answer is a FETCHED frame."""
-        payload = wire.u64(task) + bytes((kind,)) + wire.text(key) + wire.u64(argument)
-        return self._request(frames.FETCH, payload)
+        return self._request(frames.FETCH, _question(task, kind, key, argument))
 
     def fetch_bytes(self, task: int, kind: int, key: str, what: str) -> bytes:
         """Ask for a value, STATE or KEYS, and take the bytes of it.
@@ -262,7 +266,8 @@ class Link:
         Raises:
             HeapFull: there is no room. SegmentGone, TheusError: as `_fetch_segment`.
         """
-        with self.fetch(task, PRIVATE, argument=segment) as answer:
+        question = _question(task, PRIVATE, argument=segment)
+        with self._request(frames.FETCH, question, self._give_copy_back) as answer:
             fields = Reader(answer.payload)
             status = fields.u8()
             if status == FULL:
@@ -277,6 +282,13 @@ class Link:
             self.segments.give_back(reservation)
             raise TheusError(f"{what} cannot be mapped: {NO_DESCRIPTORS}")
         return self.segments.map_private(segment, size, fd, reservation)
+
+    def _give_copy_back(self, answer: Frame) -> None:
+        """Whoever called `fetch_copy` does not wait for it any more."""
+        fields = Reader(answer.payload)
+        if not fields.u8():
+            fields.array()
+            self.segments.give_back(fields.u64())
 
     def _fetch_segment(self, task: int, segment: int, what: str) -> tuple[int, int, bool]:
         """Ask for a descriptor of a segment: (size, descriptor, whether it is for writing).
@@ -348,7 +360,17 @@ class Link:
 
     # ---- frames
 
-    def _request(self, kind: int, payload: bytes) -> Frame:
+    def _request(
+        self, kind: int, payload: bytes, unwanted: Callable[[Frame], None] | None = None
+    ) -> Frame:
+        """Send a question and wait for its answer.
+
+        Args:
+            kind: of the frame.
+            payload: of the frame.
+            unwanted: called with an answer that comes after the wait for it was interrupted; under
+                the lock.
+        """
         self._refuse_if_abandoned()
         self._refuse_if_inside()
         with self._state:
@@ -360,6 +382,8 @@ class Link:
         finally:  # also when a signal handler of the user raises
             with self._state:
                 answer = self._answers.pop(number)
+                if answer is None and unwanted is not None:
+                    self._unwanted[number] = unwanted
         assert answer is not None
         return answer
 
@@ -431,6 +455,9 @@ class Link:
             if frame.id in self._answers:  # else who asked was interrupted
                 self._answers[frame.id] = frame
                 return  # its descriptors are for who asked
+            unwanted = self._unwanted.pop(frame.id, None)
+            if unwanted is not None:
+                unwanted(frame)
         elif kind == frames.FUNCTION:
             value = Reader(frame.payload).value()
             self._functions[frame.id] = Received(value, frame, self.segments)
@@ -463,6 +490,11 @@ class Link:
         while self._free:
             self.send(frames.RETIRED, self._free[0])
             self._free.popleft()  # only now: a signal handler of the user may raise in between
+
+
+def _question(task: int, kind: int, key: str = "", argument: int = 0) -> bytes:
+    """The payload of FETCH."""
+    return wire.u64(task) + bytes((kind,)) + wire.text(key) + wire.u64(argument)
 
 
 def leave() -> NoReturn:

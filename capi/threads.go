@@ -1,0 +1,89 @@
+package main
+
+// int shim_threads_left(int wanted);
+import "C"
+
+import (
+	"runtime"
+	"sync"
+	"syscall"
+
+	"github.com/theus-project/theus-go/engine"
+	"github.com/theus-project/theus-go/internal/guard"
+	"github.com/theus-project/theus-go/pool"
+	"github.com/theus-project/theus-go/shm"
+)
+
+// The Go runtime ends the process when the system refuses it a thread, at whatever moment it wants one: when a call waits in
+// the kernel while others can run. It keeps the threads that it has made. So as many as it can ever need are made
+// when an engine is opened, after they were tried for in a way that fails as an error.
+
+// mostProcessors bounds how many threads of Go run at once: workers compute, the library only hands out what they need.
+const mostProcessors = 8
+
+func init() { runtime.GOMAXPROCS(min(pool.Processors, mostProcessors)) }
+
+// Threads of Go that may wait in the kernel at once, beside those that run. Calls of the host wait on the host's own.
+const (
+	waitingOfProcess = pool.MostAllocations + 4 // what starts processes, what releases; two for what is short
+	waitingOfEngine  = 4                        // for messages, for the zygote's end; two for timers
+)
+
+var reserved struct {
+	sync.Mutex
+	threads int              // that Go has for sure
+	engines []*engine.Engine // that they are for
+}
+
+// reserveThreads has Go make the threads that one more engine may need. *shm.LimitError.
+func reserveThreads() error {
+	reserved.Lock()
+	defer reserved.Unlock()
+	open := reserved.engines[:0]
+	for _, e := range reserved.engines {
+		if !e.Closed() {
+			open = append(open, e)
+		}
+	}
+	clear(reserved.engines[len(open):])
+	reserved.engines = open
+	wanted := runtime.GOMAXPROCS(0) + waitingOfProcess + waitingOfEngine*(len(open)+1)
+	if wanted <= reserved.threads {
+		return nil
+	}
+	missing := wanted - reserved.threads
+	if left := int(C.shim_threads_left(C.int(missing))); left < missing {
+		return &shm.LimitError{What: "threads", Limit: 0, Errno: syscall.EAGAIN, Advice: "raise what is used up of " +
+			"ulimit -u and pids.max of the control group (docker --pids-limit), or end other processes"}
+	}
+	occupyThreads(wanted)
+	reserved.threads = wanted
+	return nil
+}
+
+// threadsAreFor notes an engine that was opened.
+func threadsAreFor(e *engine.Engine) {
+	reserved.Lock()
+	defer reserved.Unlock()
+	reserved.engines = append(reserved.engines, e)
+}
+
+// occupyThreads occupies as many threads at once, so that there are as many.
+func occupyThreads(count int) {
+	var arrived, left sync.WaitGroup
+	all := make(chan struct{})
+	arrived.Add(count)
+	left.Add(count)
+	for range count {
+		guard.Go("a thread", func(*guard.Panic) {}, func() {
+			runtime.LockOSThread() // it is no other goroutine's as long as this one waits
+			arrived.Done()
+			<-all
+			runtime.UnlockOSThread()
+			left.Done()
+		})
+	}
+	arrived.Wait()
+	close(all)
+	left.Wait()
+}
