@@ -21,13 +21,14 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
-from concurrent.futures import CancelledError, Future, InvalidStateError
+from concurrent.futures import CancelledError, InvalidStateError
 from typing import TYPE_CHECKING, Any
 
 from . import _abi as abi
 from ._core import Handle, core
 from .errors import EngineClosed, TheusError
 from .exiting import end_thread_at_exit
+from .waiting import InterruptibleFuture
 
 if TYPE_CHECKING:
     import asyncio
@@ -157,7 +158,7 @@ class LoopQueues:
                 loop.call_soon_threadsafe(queue.close)
 
 
-class TaskFuture(Future[Any]):
+class TaskFuture(InterruptibleFuture):
     """What `submit` gives. Unlike elsewhere, a task that is running can be cancelled."""
 
     def __init__(self) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any
@@ -18,6 +17,7 @@ from .exiting import end_thread_at_exit
 from .local import is_async
 from .names import Registry
 from .session import SLICE_MS, Session
+from .waiting import wait_quietly
 
 __all__ = ["Dispatcher"]
 
@@ -143,13 +143,6 @@ def wait_for_task(task: int) -> None:
     """Wait until a task has ended, in slices so that Ctrl-C gets through."""
     while not core().wait(task, SLICE_MS):
         pass
-
-
-def wait_quietly(future: Future[Any], timeout: float | None) -> None:
-    """Wait for a future without raising, at most `timeout` seconds."""
-    done = threading.Event()
-    future.add_done_callback(lambda _: done.set())
-    done.wait(timeout)
 
 
 def _needs_own_thread(call: Call) -> bool:

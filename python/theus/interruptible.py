@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable
 
 from ._core import release_later
+from .waiting import in_slices
 
 __all__ = ["interruptible"]
 
@@ -27,7 +28,7 @@ def interruptible(make: Callable[[], int]) -> int:
     except RuntimeError:  # the program ends, or has no thread left
         return make()
     try:
-        call.done.wait()
+        in_slices(call.done.wait)
         return call.take()
     except BaseException:
         call.abandon()

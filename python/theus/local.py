@@ -15,6 +15,7 @@ from typing import Any
 from .context import TaskContext
 from .errors import EngineClosed
 from .functions import is_importable, passes_ctx
+from .waiting import InterruptibleFuture, in_slices
 
 __all__ = ["DaemonThreads", "call_process", "is_async", "logger_name", "run_async"]
 
@@ -104,7 +105,7 @@ class DaemonThreads:
 
     def submit(self, call: Callable[[int], Any]) -> concurrent.futures.Future[Any]:
         """Run ``call(index)`` on a thread; the index tells the threads apart, from 0."""
-        future: concurrent.futures.Future[Any] = concurrent.futures.Future()
+        future = InterruptibleFuture()
         work = _Work(future, call, contextvars.copy_context())
         with self._lock:
             if self._closed:
@@ -124,7 +125,7 @@ class DaemonThreads:
         """Wait until nothing is queued or running."""
         with self._lock:
             while self._queue or self.running:
-                self._calm.wait()
+                in_slices(self._calm.wait)
 
     def close(self) -> None:
         """Take no more calls and drop those that have not begun; idle threads end."""

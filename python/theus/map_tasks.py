@@ -10,11 +10,12 @@ from typing import Any
 from . import tasks
 from ._core import core
 from .calls import Limits, committing, context_maker
-from .dispatch import wait_for_task, wait_quietly
+from .dispatch import wait_for_task
 from .errors import EngineClosed, ForkedProcessError
 from .exiting import end_thread_at_exit
 from .local import call_process, run_async
 from .session import Session
+from .waiting import wait_quietly
 
 __all__ = ["LocalBatches", "PoolBatches"]
 
@@ -133,7 +134,7 @@ class _LocalBatch:
         self._future = future
 
     def wait(self) -> None:
-        wait_quietly(self._future, None)
+        wait_quietly(self._future)
 
     async def ended(self) -> None:
         from .awaiting import await_settled

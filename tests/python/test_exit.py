@@ -177,7 +177,13 @@ def close():
     engine.close()
     answers.append(all(map(gone, pids)) and all(f.cancelled() for f in futures))
 
-signal.signal(signal.SIGALRM, lambda *_: close())
+def interrupted(*_):
+    if len(within) < 20:  # within each other: close may take longer than the timer
+        within.append(1)
+        close()
+
+within = []
+signal.signal(signal.SIGALRM, interrupted)
 signal.setitimer(signal.ITIMER_REAL, 0.001, 0.002)
 threads = [threading.Thread(target=close) for _ in range(4)]
 for thread in threads:
