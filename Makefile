@@ -20,6 +20,7 @@ wheel_ready := $(state)/wheel
 toolchain := $(state)/toolchain.sh
 injected := build/inject/libtheus.so
 checked := build/cgocheck2/libtheus.so
+neighbour := build/neighbour/libneighbour.so
 # Sets CC, CXX, PATH and what Go needs, for one recipe line.
 with_toolchain = . $(toolchain) &&
 
@@ -28,6 +29,7 @@ staticcheck = honnef.co/go/tools/cmd/staticcheck@$(shell sed -n 's/^staticcheck 
 
 present = $(wildcard $(1))
 go_dirs := $(call present,capi engine pool shm internal)
+go_tests := $(call present,tests/neighbour)
 wheel_sources := $(sort $(shell find $(go_dirs) include python/theus tools -type f \
 	\( -name '*.go' -o -name '*.[ch]' -o -name '*.hpp' -o -name '*.map' -o -name '*.py' -o -name py.typed \) \
 	-not -path 'python/theus/include/*' -not -name '*_test.go' -not -name 'libtheus*') \
@@ -62,8 +64,8 @@ test-failpoints: $(toolchain) ## Fail each system call of the core in turn; ARGS
 	$(with_toolchain) go test -race -shuffle=on -timeout=30m -tags=failpoints -run=Failpoint $(ARGS) ./shm ./pool ./engine
 
 .PHONY: test-python
-test-python: $(wheel_ready) $(injected) ## Run the Python tests; ARGS="-k name" picks some
-	THEUS_INJECT_LIBRARY=$(abspath $(injected)) $(py) -m pytest $(ARGS)
+test-python: $(wheel_ready) $(injected) $(neighbour) ## Run the Python tests; ARGS="-k name" picks some
+	THEUS_INJECT_LIBRARY=$(abspath $(injected)) THEUS_NEIGHBOUR_LIBRARY=$(abspath $(neighbour)) $(py) -m pytest $(ARGS)
 
 .PHONY: test-c
 test-c: $(wheel_ready) $(toolchain) abi ## Build the programs in tests/c against the wheel and run them
@@ -103,7 +105,7 @@ fuzz: $(toolchain) ## Fuzz each Go target for FUZZTIME (5m); FUZZ=name picks som
 .PHONY: lint
 lint: $(wheel_ready) $(toolchain) ## Check formatting, types and the project's own rules
 	@$(pip) install "$$(cat $(wheel_built))[dev]"
-	$(with_toolchain) files="$$(gofmt -l $(go_dirs))"; if [ -n "$$files" ]; then echo "not gofmt'ed:" $$files; exit 1; fi
+	$(with_toolchain) files="$$(gofmt -l $(go_dirs) $(go_tests))"; if [ -n "$$files" ]; then echo "not gofmt'ed:" $$files; exit 1; fi
 	$(with_toolchain) go vet ./...
 	$(with_toolchain) go vet -tags=panicinject ./...
 	$(with_toolchain) go vet -tags=failpoints ./...
@@ -179,6 +181,9 @@ $(injected): $(wheel_sources) build/sources | $(tools_ready)
 
 $(checked): $(wheel_sources) build/sources | $(tools_ready)
 	@GOEXPERIMENT=cgocheck2 $(py) tools/library.py $@
+
+$(neighbour): tests/neighbour/neighbour.go | $(toolchain)
+	$(with_toolchain) go build -buildmode=c-shared -buildvcs=false -o $@ ./tests/neighbour
 
 .PHONY: FORCE
 FORCE:

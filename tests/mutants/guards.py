@@ -192,7 +192,7 @@ MUTANTS = (
         (
             Cut(
                 "capi/shim.c",
-                "return alive != NULL && *alive == 0;",
+                "return child_of_fork || (alive != NULL && *alive == 0);",
                 "return alive == NULL;",
             ),
             Cut("python/theus/_core.py", "_forked = _core is not None or _forked", "pass"),
@@ -238,12 +238,65 @@ MUTANTS = (
         "order of forks and starts",
         "an engine starts while other threads of the host fork",
         PythonTest("test_host_forks.py", "test_engines_start_while_the_host_forks"),
-        (Cut("capi/shim.c", "pthread_atfork(before_fork, shim_let_fork, shim_let_fork);", ""),),
+        (Cut("capi/shim.c", "pthread_atfork(before_fork, shim_let_fork, in_child);", ""),),
     ),
     Mutant(
         "descriptor limit put back",
         "loading the library does not raise the host's soft limit",
         PythonTest("test_invariants_programs.py", "test_the_descriptor_limit_stays_as_it_was"),
         (Cut("python/theus/_core.py", "with descriptor_limit_kept():", "if True:"),),
+    ),
+    Mutant(
+        "copy of what is still written",
+        "a result that its writer can still write is not read where he writes",
+        PythonTest("test_heavy.py", "test_an_output_that_somebody_can_still_write_is_copied"),
+        (
+            Cut(
+                "pool/results.go",
+                "\t\tif err == nil {\n\t\t\tcontinue\n\t\t}\n"
+                "\t\tif !errors.Is(err, shm.ErrStillWritten)",
+                "\t\tif err == nil || errors.Is(err, shm.ErrStillWritten) {\n"
+                "\t\t\tcontinue\n\t\t}\n\t\tif !errors.Is(err, shm.ErrStillWritten)",
+            ),
+        ),
+    ),
+    Mutant(
+        "page that a fork wipes",
+        "a child that no library knows of, even as process 1 beside its parent, is refused",
+        PythonTest("test_forks_raw.py", "test_a_child_of_a_bare_clone"),
+        (
+            Cut(
+                "capi/shim.c",
+                "return child_of_fork || (alive != NULL && *alive == 0);",
+                "return child_of_fork;",
+            ),
+        ),
+    ),
+    Mutant(
+        "thread that starts processes",
+        "a zygote does not die with the thread that happened to start it",
+        GoTest("./pool", "TestAChildOutlivesTheThreadThatAskedForIt"),
+        (
+            Cut(
+                "pool/spawn.go",
+                "\tspawner() <- request\n\treply := <-request.reply\n",
+                "\treply := request.start()\n",
+            ),
+        ),
+    ),
+    Mutant(
+        "no signal of broken pipes",
+        "a message to a worker that has just died does not end the host",
+        PythonTest(
+            "test_signals_handlers.py",
+            "test_messages_to_dead_workers_are_no_broken_pipes_of_the_host",
+        ),
+        (Cut("pool/conn.go", "unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)", "unix.MSG_DONTWAIT)"),),
+    ),
+    Mutant(
+        "threads made beforehand",
+        "the Go runtime is never refused a thread, which would end the host",
+        PythonTest("test_limits_surroundings.py", "test_threads_run_out_while_it_is_used"),
+        (Cut("capi/threads.go", "\toccupyThreads(wanted)\n", ""),),
     ),
 )

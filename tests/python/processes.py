@@ -11,17 +11,19 @@ from pathlib import Path
 _REGION = re.compile(r"^([0-9a-f]+)-([0-9a-f]+) (\S+) \S+ \S+ \S+ *(.*)$")
 _AMOUNT = re.compile(r"^(\w+): +(\d+) kB$")
 _ZOMBIE = ("Z", "X")
+PAGE = os.sysconf("SC_PAGESIZE")
 
 
 @dataclass
 class Region:
-    """One mapping of a process; the amounts of smaps are in bytes."""
+    """One mapping of a process; the amounts of smaps are in bytes, the flags its VmFlags."""
 
     start: int
     end: int
     access: str
     name: str
     amounts: dict[str, int] = field(default_factory=dict)
+    flags: frozenset[str] = frozenset()
 
     @property
     def is_shared_memory(self) -> bool:
@@ -41,6 +43,8 @@ def regions(pid: int | str = "self") -> list[Region]:
             start, end, access, name = head.groups()
             found.append(Region(int(start, 16), int(end, 16), access, name))
             continue
+        if line.startswith("VmFlags:"):
+            found[-1].flags = frozenset(line.split()[1:])
         amount = _AMOUNT.match(line)
         if amount:
             found[-1].amounts[amount[1]] = int(amount[2]) << 10

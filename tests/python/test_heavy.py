@@ -8,6 +8,7 @@ import os
 import signal
 import threading
 from multiprocessing import shared_memory
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,14 @@ import pytest
 
 import theus
 from conftest import EngineFactory
-from theus import ContextError, HeapFull, ShmArray, StatelessnessError, TheusEngine
+from polling import until
+from theus import (
+    ContextError,
+    HeapFull,
+    ShmArray,
+    StatelessnessError,
+    TheusEngine,
+)
 from theus.arrays import memory_of
 
 
@@ -270,6 +278,18 @@ def test_memory_held_by_cycles_is_found(make_engine: EngineFactory) -> None:
         gc.enable()
 
 
+def test_an_argument_takes_the_room_of_what_cycles_hold(make_engine: EngineFactory) -> None:
+    engine = make_engine(heap="8MB", workers=1)
+    gc.disable()
+    try:
+        cycle: list[Any] = [engine.heavy.alloc("x", 5 << 20, np.uint8)]
+        cycle.append(cycle)
+        del cycle
+        assert engine.run(len, bytes(5 << 20)) == 5 << 20
+    finally:
+        gc.enable()
+
+
 def test_views_outlive_the_engine(make_engine: EngineFactory) -> None:
     engine = make_engine(workers=1)
     array = engine.heavy.put("x", np.arange(1000.0))
@@ -309,24 +329,38 @@ def test_a_worker_sees_all_keys_however_many(engine: TheusEngine) -> None:
     assert engine.run(keys) == names
 
 
-def test_an_output_that_somebody_can_still_write_is_copied(engine: TheusEngine) -> None:
-    def leave_a_writer_behind(ctx: Any) -> ShmArray:
+@pytest.mark.parametrize("length", [1000, 1 << 18], ids=["in an arena", "in a segment"])
+def test_an_output_that_somebody_can_still_write_is_copied(
+    engine: TheusEngine, tmp_path: Path, length: int
+) -> None:
+    def leave_a_writer_behind(ctx: Any, length: int, place: str) -> ShmArray:
         import os
         import signal
 
-        out = ctx.heavy.alloc("y", 1000)
+        out = ctx.heavy.alloc("y", length)
         out[:] = 5
         child = os.fork()  # maps the output, and may write it for as long as it lives
         if child == 0:
+            os.open(f"{place}/gate", os.O_RDONLY)
+            out[:] = 9
+            os.close(os.open(f"{place}/written", os.O_CREAT))
             signal.pause()
         out[0] = child
         return out  # type: ignore[no-any-return]
 
-    array = engine.run(leave_a_writer_behind)
+    os.mkfifo(tmp_path / "gate")
+    array = engine.run(leave_a_writer_behind, length=length, place=str(tmp_path))
+    child = int(array[0])
     try:
-        assert array[1:].tolist() == [5] * 999
+        engine.compare_and_swap(0, heavy={"y": array})
+        assert array[1:].tolist() == [5] * (length - 1)
+        os.close(os.open(tmp_path / "gate", os.O_WRONLY))
+        until((tmp_path / "written").exists, "the child to have written")
+        assert array[0] == child
+        assert array[1:].tolist() == [5] * (length - 1)
+        assert engine.run(total, "y") == child + 5 * (length - 1)
     finally:
-        os.kill(int(array[0]), signal.SIGKILL)
+        os.kill(child, signal.SIGKILL)
 
 
 def test_an_array_of_another_engine_is_refused_with_a_way_out(

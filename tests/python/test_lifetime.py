@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import subprocess
 import sys
 import threading
@@ -99,6 +100,45 @@ def test_with_blocks(make_engine: EngineFactory, tmp_path: Path) -> None:
         assert await task == 8
 
     asyncio.run(main())
+
+
+def test_an_engine_that_another_thread_closes_leaves_loops_what_is_theirs(
+    make_engine: EngineFactory,
+) -> None:
+    """The descriptors that it polled are free, and get the numbers of the program's next sockets:
+    no loop may still look at those for it."""
+    engine = make_engine(workers=1)
+    used, resumed = threading.Barrier(3), threading.Event()
+    pairs: list[tuple[socket.socket, socket.socket]] = []
+    received: dict[int, list[bytes]] = {}
+
+    async def main(number: int) -> None:
+        loop = asyncio.get_running_loop()
+        assert await engine.execute(pow, 2, 3) == 8
+        used.wait(60)
+        await loop.run_in_executor(None, resumed.wait, 60)
+        mine = [pair[number] for pair in pairs]
+        received[number] = [await loop.sock_recv(s, 10) for s in mine]
+
+    threads = [threading.Thread(target=lambda n=n: asyncio.run(main(n))) for n in (0, 1)]
+    for thread in threads:
+        thread.start()
+    used.wait(60)
+    engine.close()
+    for _ in range(25):
+        pair = socket.socketpair()
+        pairs.append(pair)
+        for end in pair:
+            end.setblocking(False)
+            end.send(b"theirs")
+    resumed.set()
+    for thread in threads:
+        thread.join(60)
+        assert not thread.is_alive()
+    for pair in pairs:
+        for end in pair:
+            end.close()
+    assert received == {number: [b"theirs"] * 25 for number in (0, 1)}
 
 
 def test_waiting_is_ended_by_close(make_engine: EngineFactory, tmp_path: Path) -> None:

@@ -71,6 +71,21 @@ def test_another_abi_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         _core.Core(_core.library_path())
 
 
+def test_a_host_that_unloads_the_library_keeps_it() -> None:
+    """Go cannot be unloaded: its threads would run on in memory that is gone."""
+    code = (
+        OPEN + "import _ctypes, ctypes\nfrom theus._core import core\n"
+        "with TheusEngine(workers=1) as engine:\n"
+        "    engine.run(pow, 2, 3)\n"
+        "    for _ in range(5):\n"
+        "        _ctypes.dlclose(ctypes.CDLL(core().path)._handle)\n"
+        "        try:\n            _ctypes.dlclose(ctypes.CDLL(core().path)._handle)\n"
+        "        except OSError:\n            pass\n"
+        "    print(engine.run(pow, 2, 5))"
+    )
+    assert run(code) == "32"
+
+
 def test_a_missing_library_is_an_import_error() -> None:
     with pytest.raises(ImportError, match="Install theus again"):
         _core.Core("/nowhere/libtheus.so")

@@ -11,9 +11,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from theus import TheusEngine, WorkerCrashed
+import processes
+from theus import LargeArgumentWarning, TheusEngine, WorkerCrashed
 
 
 def fault_in_native_code() -> None:
@@ -70,3 +72,25 @@ class TestWhereItFaulted:
         with pytest.raises(WorkerCrashed, match=r"or ran out of stack$"):
             engine.run(enable_and_fault, str(tmp_path / "report"))
         assert "fault_in_native_code" in (tmp_path / "report").read_text()
+
+
+kept: list[Any] = []  # in a worker
+
+
+def keep_some_of_each(ctx: Any, argument: Any) -> int:
+    kept.extend((ctx.heavy["x"], ctx.heavy.cow("x"), argument))
+    kept.append(ctx.heavy.alloc("y", 1 << 18))
+    return os.getpid()
+
+
+def test_core_files_of_workers_hold_no_shared_memory(engine: TheusEngine) -> None:
+    """They would take seconds to write, and as much of the disk as there are workers."""
+    engine.heavy.put("x", np.ones(1 << 18))
+    with pytest.warns(LargeArgumentWarning):
+        pid = engine.run(keep_some_of_each, np.ones(1 << 18))
+    shared = [r for r in processes.regions(pid) if r.is_shared_memory]
+    large = [r for r in shared if r.end - r.start > processes.PAGE]
+    assert len(large) == 4, large
+    for region in large:
+        assert "dd" in region.flags, region
+    assert len(shared) == 5, "and the status page"

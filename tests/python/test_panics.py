@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -168,3 +169,34 @@ print(other.run(pow, 2, 3))
     cause = "internal error in background release: injected into background release"
     poisoned = f"the engine stopped after an internal error; please report it: {cause}"
     assert ended == Ended(0, f"{abi.EPOISONED} {poisoned}\n8\n", "")
+
+
+@pytest.mark.parametrize("order", ["never", "before", "after"])
+def test_a_nil_pointer_of_the_library(tmp_path: Path, order: str) -> None:
+    """Go makes a panic of the fault, unless faulthandler was enabled later and gets it first: then
+    the program ends, with its report, and nothing is left behind.
+    """
+    enable = "import faulthandler; faulthandler.enable()"
+    text = f"""
+{enable if order == "before" else ""}
+import ctypes
+from theus import TheusEngine, TheusError
+from theus._core import core
+
+engine = TheusEngine(workers=1)
+engine.run(pow, 2, 3)
+{enable if order == "after" else ""}
+inject = ctypes.CDLL(core().path).theus_test_panic
+inject(b"theus_snapshot by a nil pointer")
+try:
+    engine.state
+except TheusError as error:
+    print(error.code, str(error).splitlines()[0])
+"""
+    ended = run_text(text, cwd=tmp_path, env={"THEUS_LIBRARY": LIBRARY})
+    if order == "after":
+        assert ended.code in (-signal.SIGSEGV, -signal.SIGABRT)  # Go's handler comes last
+        assert ended.err.startswith("Fatal Python error: Segmentation fault\n")
+        return
+    assert (ended.code, ended.err) == (0, "")
+    assert ended.out.startswith(f"{abi.EPANIC} internal error in theus_snapshot: runtime error: ")

@@ -177,11 +177,16 @@ def test_a_tasks_handler_may_use_ctx_in_the_middle_of_ctx(make_engine: EngineFac
 
 def test_a_fault_of_a_task_is_its_own_whatever_the_host_reports(tmp_path: Path) -> None:
     text = """
-import ctypes, faulthandler, sys
+import ctypes, faulthandler, os, sys, time
 from theus import TheusEngine, WorkerCrashed
 faulthandler.enable()
-faulthandler.dump_traceback_later(0.05, repeat=True, file=open(sys.argv[1], "w"))
 engine = TheusEngine(workers=1)
+engine.run(pow, 2, 3)
+report = open(sys.argv[1], "w")
+faulthandler.dump_traceback_later(0.05, file=report)
+while not os.path.getsize(sys.argv[1]):
+    time.sleep(0.2)  # while this thread rests: what runs on meanwhile can crash faulthandler itself
+faulthandler.dump_traceback_later(1000, file=report)  # armed, as test runners have it
 for order in ("enabled", "disabled"):
     try:
         engine.run(ctypes.string_at, 8)
@@ -230,6 +235,24 @@ while True:
         program.gone()
     assert program.process.returncode == code
     assert err.count("BrokenPipeError") == (code == 1), err
+
+
+def test_messages_to_dead_workers_are_no_broken_pipes_of_the_host(tmp_path: Path) -> None:
+    """They are sent to a socket that the worker's death has closed, before anybody has noticed."""
+    text = """
+import os, signal
+from theus import TheusEngine
+engine = TheusEngine(workers=1)
+engine.run(pow, 2, 3)
+signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+for _ in range(60):
+    pid = engine.run(os.getpid)
+    os.kill(pid, signal.SIGKILL)
+    future = engine.submit(len, bytes(60_000), retries=3)
+    assert future.result(60) == 60_000
+print("it lives")
+"""
+    assert run_text(text, cwd=tmp_path) == Ended(0, "it lives\n", "")
 
 
 def test_a_task_may_print_when_nobody_reads_any_more(tmp_path: Path) -> None:

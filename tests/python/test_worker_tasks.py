@@ -42,6 +42,17 @@ def worker() -> Iterator[Worker]:
 
 
 class TestCalls:
+    def test_a_task_that_comes_while_the_one_before_waits_for_an_answer(
+        self, worker: Worker
+    ) -> None:
+        function = worker.define(lambda ctx, i: (i, ctx.heavy.get("x")) if i == 1 else (i, None))
+        first = worker.submit(function, call_input(1))
+        question = worker.expect(FETCH)
+        second = worker.submit(function, call_input(2))  # ahead of the answer, in the same stream
+        worker.send(FETCHED, question.id, b"\1" + text("[]"))
+        assert worker.result(first) == (1, None)
+        assert worker.result(second) == (2, None)
+
     def test_context_and_arguments(self, worker: Worker) -> None:
         def scale(ctx: Any, factor: int, offset: int = 1) -> Any:
             return factor, offset, dict(ctx.input), ctx.worker.index
