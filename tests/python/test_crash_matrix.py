@@ -210,7 +210,10 @@ def test_a_fault_in_a_task_costs_that_task(place: str, tmp_path: Path) -> None:
                 if isinstance(error, theus.WorkerCrashed):
                     assert error.pid in set(before) - set(after)
                 lost = set(before) - set(after)
-                assert len(lost) == (0 if end.worker_lives else 1), "which workers were replaced"
+                least = 0 if end.worker_lives else 1
+                # Until what its victim had is free, the kernel may take the next one as well.
+                most = workers if how == "OOM kill" else least
+                assert least <= len(lost) <= most, "which workers were replaced"
                 counted = engine.stats()["tasks"]
                 assert counted["failed"] == counts["failed"] + 1
                 assert counted["queued"] == counted["running"] == 0

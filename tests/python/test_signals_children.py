@@ -19,7 +19,13 @@ from theus import TheusEngine, WorkerCrashed
 
 def children():
     tasks = os.listdir("/proc/self/task")
-    return [c for t in tasks for c in open(f"/proc/self/task/{t}/children").read().split()]
+    found = []
+    for task in tasks:
+        try:
+            found += open(f"/proc/self/task/{task}/children").read().split()
+        except OSError:
+            pass  # that thread has ended; its children are another's
+    return found
 
 def settled():
     # The children that are left once those have ended that nobody waits for.
