@@ -6,12 +6,13 @@ interrupt ends the wait at all: on a busy machine any bound would be wrong some 
 
 from __future__ import annotations
 
+import signal
 import sys
 from pathlib import Path
 
 import pytest
 
-from programs import run_text
+from programs import Ended, run_text, started
 from terminals import CTRL_C, on_terminal
 
 OPEN = """
@@ -149,6 +150,41 @@ say("all given back", engine.run(pow, 2, 3))
     assert last == "all given back 8"
     assert len(delays) == 2
     print("Ctrl-C ended an allocation after", [f"{float(d) * 1000:.0f} ms" for d in delays])
+
+
+@pytest.mark.parametrize(
+    "wait",
+    [
+        "engine.run(sleep, 1)",
+        "engine.submit(sleep, 1).result()",
+        "engine.submit(sleep, 1).exception(1000)",
+        "list(engine.map(sleep, [1]))",
+        "in_host.submit(sleep, 1).result()",
+        "in_host.submit(sleep, 1); in_host.shutdown()",
+        "engine.submit(sleep, 1); engine.shutdown()",
+    ],
+)
+def test_a_signal_that_does_not_wake_the_main_thread(tmp_path: Path, wait: str) -> None:
+    """The kernel may give it to any thread, or just before this one sleeps: Python only notes it.
+
+    Here another thread gets it for certain, since the main thread blocks it.
+    """
+    text = f"""{OPEN}
+engine = TheusEngine(workers=1)
+engine.run(pow, 2, 3)
+os.environ["THEUS_USE_PROCESSES"] = "0"
+in_host = TheusEngine(workers=1)
+threading.Thread(target=threading.Event().wait, daemon=True).start()
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+try:
+    {wait}
+except KeyboardInterrupt:
+    say("out")
+"""
+    with started(["-c", text], cwd=tmp_path) as program:
+        assert program.line() == "running 1"
+        program.process.send_signal(signal.SIGINT)
+        assert program.end() == Ended(0, "out\n", "")
 
 
 def test_ctrl_c_while_workers_are_being_started(tmp_path: Path) -> None:
