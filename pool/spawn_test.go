@@ -25,8 +25,7 @@ func TestAChildOutlivesTheThreadThatAskedForIt(t *testing.T) {
 func startFromAThreadThatEnds(t *testing.T) (ours, twin *os.Process) {
 	t.Helper()
 	done := make(chan int)
-	go func() { // not guarded: it is to end with its thread
-		runtime.LockOSThread() // and never unlocked, so that the thread ends with the goroutine
+	inANewThread(func() {
 		var err error
 		ours, err = startProcess("/bin/sleep", []string{"sleep", "1000"}, nil, anySocket(t))
 		if err == nil {
@@ -36,7 +35,7 @@ func startFromAThreadThatEnds(t *testing.T) (ours, twin *os.Process) {
 			t.Error(err)
 		}
 		done <- unix.Gettid()
-	}()
+	})
 	thread := filepath.Join("/proc/self/task", strconv.Itoa(<-done))
 	require.False(t, t.Failed())
 	eventually(t, "the thread is gone", func() bool {
@@ -44,6 +43,25 @@ func startFromAThreadThatEnds(t *testing.T) (ours, twin *os.Process) {
 		return err != nil
 	})
 	return ours, twin
+}
+
+// inANewThread runs f in a thread that ends with it: a goroutine that stays locked takes its thread along. The first thread of a
+// process never ends; who happens to run there occupies it and goes elsewhere.
+func inANewThread(f func()) {
+	go func() {
+		runtime.LockOSThread()
+		if unix.Gettid() == os.Getpid() {
+			defer runtime.UnlockOSThread()
+			elsewhere := make(chan struct{})
+			inANewThread(func() {
+				close(elsewhere)
+				f()
+			})
+			<-elsewhere
+			return
+		}
+		f()
+	}()
 }
 
 func TestABugWhileAProcessIsStartedCostsThatStart(t *testing.T) {

@@ -287,10 +287,7 @@ MUTANTS = (
     Mutant(
         "no signal of broken pipes",
         "a message to a worker that has just died does not end the host",
-        PythonTest(
-            "test_signals_handlers.py",
-            "test_messages_to_dead_workers_are_no_broken_pipes_of_the_host",
-        ),
+        GoTest("./pool", "TestAMessageToAClosedSocketIsNoSignal"),
         (Cut("pool/conn.go", "unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)", "unix.MSG_DONTWAIT)"),),
     ),
     Mutant(
