@@ -161,8 +161,9 @@ def with_room(engine: int, nbytes: int, make: Callable[[], int]) -> int:
     try:
         return allocate_()
     except HeapFull:
-        make_room(engine)
-        return allocate_()
+        pass
+    make_room(engine)
+    return allocate_()
 
 
 def make_room(engine: int) -> None:

@@ -89,9 +89,11 @@ class PreparedCall:
         self.struct.tag = tag
         try:
             core().execute(engine, self.struct, self._task)
+            return self._task.value
         except HeapFull:  # its input is large
-            make_room(engine)
-            core().execute(engine, self.struct, self._task)
+            pass
+        make_room(engine)
+        core().execute(engine, self.struct, self._task)
         return self._task.value
 
     def let_go(self, *, ended: bool) -> None:

@@ -43,11 +43,14 @@ def in_slices(wait: Callable[[float | None], bool], timeout: float | None = None
 
 def wait_quietly(future: Future[Any], timeout: float | None = None) -> None:
     """Wait for a future without raising, at most `timeout` seconds."""
-    if future.done():
-        return
-    done = threading.Event()
-    future.add_done_callback(lambda _: done.set())
-    in_slices(done.wait, timeout)
+    # Not with a callback: those of waits that timed out would pile up.
+    changed = future._condition
+
+    def wait(seconds: float | None) -> bool:
+        with changed:
+            return changed.wait_for(future.done, seconds)
+
+    in_slices(wait, timeout)
 
 
 class InterruptibleFuture(Future[Any]):

@@ -204,8 +204,9 @@ class TaskHeavy(HeavyView):
         try:
             return self._link.fetch_copy(self._task, segment, what)
         except HeapFull:
-            self._link.collect_garbage()
-            return self._link.fetch_copy(self._task, segment, what)
+            pass
+        self._link.collect_garbage()
+        return self._link.fetch_copy(self._task, segment, what)
 
     def alloc(self, key: str, shape: Any, dtype: Any = "float64") -> ShmArray:
         """A zeroed array for the result, in shared memory; see `HeavyView.alloc`."""
@@ -274,8 +275,9 @@ class TaskHeavy(HeavyView):
         try:
             return self._ask_for_segment(nbytes, label)
         except HeapFull:
-            self._link.collect_garbage()
-            return self._ask_for_segment(nbytes, label)
+            pass
+        self._link.collect_garbage()
+        return self._ask_for_segment(nbytes, label)
 
     def _ask_for_segment(self, nbytes: int, label: str) -> tuple[int, int, int]:
         with self._link.allocate(self._task, nbytes, label) as answer:
