@@ -51,8 +51,8 @@ func reserveThreads() error {
 	if wanted <= reserved.threads {
 		return nil
 	}
-	missing := wanted - reserved.threads
-	if left := int(C.shim_threads_left(C.int(missing))); left < missing {
+	// For all of them: those that Go has already may be waiting for the engines that are open.
+	if left := int(C.shim_threads_left(C.int(wanted))); left < wanted {
 		return &shm.LimitError{What: "threads", Limit: 0, Errno: syscall.EAGAIN, Advice: "raise what is used up of " +
 			"ulimit -u and pids.max of the control group (docker --pids-limit), or end other processes"}
 	}

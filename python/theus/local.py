@@ -124,8 +124,8 @@ class DaemonThreads:
     def drain(self) -> None:
         """Wait until nothing is queued or running."""
         with self._lock:
-            while self._queue or self.running:
-                in_slices(self._calm.wait)
+            # Each slice looks again: a notification may come when the slice before has just ended.
+            in_slices(lambda s: self._calm.wait_for(lambda: not (self._queue or self.running), s))
 
     def close(self) -> None:
         """Take no more calls and drop those that have not begun; idle threads end."""
