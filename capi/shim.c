@@ -90,30 +90,31 @@ int shim_threads_left(int wanted) {
 
 static int forked(void) { return child_of_fork || (alive != NULL && *alive == 0); }
 
-static int32_t refuse_fork(theus_error *err) {
+static int32_t refuse(int32_t status, const char *message, theus_error *err) {
   if (err != NULL && err->struct_size >= sizeof *err) {
-    err->code = THEUS_EFORKED;
+    err->code = status;
     err->detail = 0;
-    strcpy(err->message,
-           "this process was forked from the one that loaded theus; a forked child cannot use "
-           "it. Open the engine after forking, or start the child by exec (multiprocessing: "
-           "the spawn or forkserver method)");
+    strcpy(err->message, message);
   }
-  return THEUS_EFORKED;
+  return status;
+}
+
+static int32_t refuse_fork(theus_error *err) {
+  return refuse(THEUS_EFORKED,
+                "this process was forked from the one that loaded theus; a forked child cannot use "
+                "it. Open the engine after forking, or start the child by exec (multiprocessing: "
+                "the spawn or forkserver method)",
+                err);
 }
 
 /* What Go may start before it has come as far as to look itself, and more. */
 #define FIRST_THREADS 24
 
 static int32_t refuse_threads(theus_error *err) {
-  if (err != NULL && err->struct_size >= sizeof *err) {
-    err->code = THEUS_ELIMIT;
-    err->detail = 0;
-    strcpy(err->message,
-           "out of threads: the library needs 24 and fewer could be started; raise what is used up of ulimit -u and "
-           "pids.max of the control group (docker --pids-limit), or end other processes");
-  }
-  return THEUS_ELIMIT;
+  return refuse(THEUS_ELIMIT,
+                "out of threads: the library needs 24 and fewer could be started; raise what is used up of ulimit -u and "
+                "pids.max of the control group (docker --pids-limit), or end other processes",
+                err);
 }
 
 uint32_t theus_abi_version(void) { return THEUS_ABI_VERSION; }

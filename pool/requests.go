@@ -214,39 +214,34 @@ func (w *worker) fetchFunction(request uint64, t *Task, id uint64) {
 }
 
 func (w *worker) fetchState(request uint64, t *Task, path string) {
-	w.answerValue(request, t, func(source Source) (Value, error) {
-		data, err := source.Export(path)
-		if err != nil {
-			return Value{}, err
-		}
-		return w.pool.NewValue(CodecState, [][]byte{data}, "state for a worker")
+	w.answerValue(request, t, CodecState, "state for a worker", func(source Source) ([]byte, error) {
+		return source.Export(path)
 	})
 }
 
 func (w *worker) fetchKeys(request uint64, t *Task) {
-	w.answerValue(request, t, func(source Source) (Value, error) {
-		names, err := json.Marshal(source.Keys())
-		if err != nil {
-			return Value{}, err
-		}
-		return w.pool.NewValue(CodecJSON, [][]byte{names}, "keys for a worker")
+	w.answerValue(request, t, CodecJSON, "keys for a worker", func(source Source) ([]byte, error) {
+		return json.Marshal(source.Keys())
 	})
 }
 
 // answerValue makes a value of the task's version outside the lock, since it may be large, and sends it.
-func (w *worker) answerValue(request uint64, t *Task, of func(Source) (Value, error)) {
+func (w *worker) answerValue(request uint64, t *Task, codec uint8, label string, of func(Source) ([]byte, error)) {
 	source := t.call.Source
 	if source == nil {
 		w.answerError(request, "this task reads no version of the state")
 		return
 	}
 	p := w.pool
-	p.spawn("state for a worker", func() {
+	p.spawn(label, func() {
 		var value Value
-		err := inTurn(func() (err error) {
-			value, err = of(source)
-			return err
-		})()
+		data, err := of(source)
+		if err == nil {
+			err = p.WithRoom(inTurn(func() (err error) {
+				value, err = NewValue(p.options.Heap, codec, [][]byte{data}, label)
+				return err
+			}))
+		}
 		p.mu.Lock()
 		defer p.unlock()
 		p.after(value.Release)

@@ -24,7 +24,6 @@ __all__ = [
     "as_shareable",
     "copy_into_segment",
     "dimensions",
-    "make_room",
     "mark_published",
     "with_room",
 ]
@@ -162,11 +161,6 @@ def with_room(engine: int, nbytes: int, make: Callable[[], int]) -> int:
         return allocate_()
     except HeapFull:
         pass
-    make_room(engine)
-    return allocate_()
-
-
-def make_room(engine: int) -> None:
-    """Give back what cycles still hold."""
     gc.collect()
     core().reap(engine)
+    return allocate_()

@@ -16,8 +16,8 @@ from .errors import EngineClosed
 from .exiting import end_thread_at_exit
 from .local import is_async
 from .names import Registry
-from .session import SLICE_MS, Session
-from .waiting import wait_quietly
+from .session import Session
+from .waiting import SLICE_MS, wait_quietly
 
 __all__ = ["Dispatcher"]
 

@@ -26,11 +26,10 @@ from .settings import Settings
 from .snapshot_heavy import SnapshotHeavy
 from .state import State
 from .updates import lookup_in
+from .waiting import SLICE_MS
 
 __all__ = ["Session"]
 
-# Short enough for Ctrl-C to be noticed between two waits.
-SLICE_MS = 100
 # Host processes on threads, as many as concurrent.futures would run.
 HOST_THREADS = min(32, (os.cpu_count() or 1) + 4)
 

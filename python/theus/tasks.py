@@ -15,11 +15,10 @@ from . import _abi as abi
 from . import payload, stateless
 from ._core import Handle, core, span_array
 from ._status import parse_detail, raise_for
-from .allocation import make_room
+from .allocation import with_room
 from .arrays import bytes_over
 from .errors import (
     EngineClosed,
-    HeapFull,
     LargeArgumentWarning,
     RemoteError,
     RemoteTraceback,
@@ -87,14 +86,12 @@ class PreparedCall:
                 )
         self.struct.queue = queue
         self.struct.tag = tag
-        try:
+
+        def execute() -> int:
             core().execute(engine, self.struct, self._task)
             return self._task.value
-        except HeapFull:  # its input is large
-            pass
-        make_room(engine)
-        core().execute(engine, self.struct, self._task)
-        return self._task.value
+
+        return with_room(engine, 0, execute)  # large inputs are copied into the heap
 
     def let_go(self, *, ended: bool) -> None:
         """Release the task, and end it first unless it has ended. Without a task: nothing.

@@ -15,9 +15,10 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
-__all__ = ["InterruptibleFuture", "in_slices", "wait_quietly"]
+__all__ = ["SLICE_MS", "InterruptibleFuture", "in_slices", "wait_quietly"]
 
-SLICE = 0.1  # seconds; half of what an interrupt may take
+SLICE_MS = 100  # half of what an interrupt may take
+SLICE = SLICE_MS / 1000  # seconds
 
 
 def in_slices(wait: Callable[[float | None], bool], timeout: float | None = None) -> bool:

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 NUMBERS = {
     "x86_64": {
+        "clone": 56,
         "clone3": 435,
         "fallocate": 285,
         "fcntl": 72,
@@ -27,6 +28,7 @@ NUMBERS = {
         "shmget": 29,
     },
     "aarch64": {
+        "clone": 220,
         "clone3": 435,
         "fallocate": 47,
         "fcntl": 25,

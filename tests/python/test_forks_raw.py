@@ -16,7 +16,10 @@ from programs import Ended, run_text
 from sandbox import MADV_WIPEONFORK, NUMBERS, Refused, refusing
 
 CLONE_NEWPID, SIGCHLD = 0x20000000, 17
-SYS_CLONE = {"x86_64": 56, "aarch64": 220}
+
+needs_numbers = pytest.mark.skipif(
+    platform.machine() not in NUMBERS, reason="the numbers of its system calls are not known here"
+)
 
 # Each function that returns a status is called with nothing but zeros: a forked child is refused
 # before anybody looks at them. One that hung would be ended by the alarm.
@@ -47,6 +50,10 @@ def program(fork: str) -> str:
     return PROGRAM.format(fork=fork, functions=functions)
 
 
+def bare_clone(flags: int) -> str:
+    return f"libc.syscall({NUMBERS[platform.machine()]['clone']}, {flags}, 0, 0, 0, 0)"
+
+
 def require_refusals(ended: Ended) -> str:
     assert (ended.code, ended.err) == (0, "")
     first, *answers, last = ended.out.splitlines()
@@ -59,26 +66,23 @@ def test_a_child_of_the_c_librarys_fork(tmp_path: Path) -> None:
     require_refusals(run_text(program("libc.fork()"), cwd=tmp_path))
 
 
-@pytest.mark.skipif(platform.machine() not in NUMBERS, reason="an unknown machine")
+@needs_numbers
 def test_the_same_where_no_page_is_wiped(tmp_path: Path) -> None:
     """Old kernels and sandboxes do not know the advice, so the C library has to tell."""
     prefix = refusing(Refused("madvise", errno.EINVAL, 2, MADV_WIPEONFORK))
     require_refusals(run_text(program("libc.fork()"), cwd=tmp_path, prefix=prefix))
 
 
-@pytest.mark.skipif(platform.machine() not in SYS_CLONE, reason="an unknown machine")
+@needs_numbers
 def test_a_child_of_a_bare_clone(tmp_path: Path) -> None:
-    fork = f"libc.syscall({SYS_CLONE[platform.machine()]}, {SIGCHLD}, 0, 0, 0, 0)"
-    require_refusals(run_text(program(fork), cwd=tmp_path))
+    require_refusals(run_text(program(bare_clone(SIGCHLD)), cwd=tmp_path))
 
 
 @pytest.mark.skipif(
     os.geteuid() != 0 or shutil.which("unshare") is None, reason="a pid namespace takes root"
 )
-@pytest.mark.skipif(platform.machine() not in SYS_CLONE, reason="an unknown machine")
+@needs_numbers
 def test_parent_and_child_are_both_pid_1(tmp_path: Path) -> None:
-    flags = CLONE_NEWPID | SIGCHLD
-    fork = f"libc.syscall({SYS_CLONE[platform.machine()]}, {flags}, 0, 0, 0, 0)"
-    text = f"import os\nassert os.getpid() == 1\n{program(fork)}"
+    text = f"import os\nassert os.getpid() == 1\n{program(bare_clone(CLONE_NEWPID | SIGCHLD))}"
     prefix = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]
     assert require_refusals(run_text(text, cwd=tmp_path, prefix=prefix)) == "own pid: 1"

@@ -6,8 +6,8 @@ import json
 import math
 import operator
 import os
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -22,6 +22,8 @@ from . import wire
 from .link import HEAVY, KEYS, NO_DESCRIPTORS, Link, take_array
 from .refusals import raise_refusal
 from .wire import Reader, WireArray
+
+T = TypeVar("T")
 
 _LONGEST_KEY = 4096  # bytes; the host has no longer ones
 
@@ -187,7 +189,9 @@ class TaskHeavy(HeavyView):
         if described.size - PAGE_SIZE >= read.nbytes:
             # It shares its segment with others: a map of them all for this one would be waste.
             return np.array(read, subok=False, order="K")
-        mapping = self._copy_of(described.segment, f"heavy[{key!r}]")
+        mapping = self._with_room(
+            lambda: self._link.fetch_copy(self._task, described.segment, f"heavy[{key!r}]")
+        )
         origin = Origin(key=key, address=mapping.address, nbytes=read.nbytes, kind="private")
         private = over_memory(
             mapping.address + described.offset,
@@ -199,14 +203,6 @@ class TaskHeavy(HeavyView):
             keep=mapping,
         )
         return np.asarray(private)
-
-    def _copy_of(self, segment: int, what: str) -> Mapping:
-        try:
-            return self._link.fetch_copy(self._task, segment, what)
-        except HeapFull:
-            pass
-        self._link.collect_garbage()
-        return self._link.fetch_copy(self._task, segment, what)
 
     def alloc(self, key: str, shape: Any, dtype: Any = "float64") -> ShmArray:
         """A zeroed array for the result, in shared memory; see `HeavyView.alloc`."""
@@ -272,12 +268,16 @@ class TaskHeavy(HeavyView):
         Raises:
             HeapFull: there is no room, even after what was garbage here was given back.
         """
+        return self._with_room(lambda: self._ask_for_segment(nbytes, label))
+
+    def _with_room(self, ask: Callable[[], T]) -> T:
+        """Ask for memory; when there is none, once more after giving back what is garbage here."""
         try:
-            return self._ask_for_segment(nbytes, label)
+            return ask()
         except HeapFull:
             pass
         self._link.collect_garbage()
-        return self._ask_for_segment(nbytes, label)
+        return ask()
 
     def _ask_for_segment(self, nbytes: int, label: str) -> tuple[int, int, int]:
         with self._link.allocate(self._task, nbytes, label) as answer:
