@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import json
 import mmap
 import os
@@ -248,6 +249,61 @@ def use_ctx_in_a_handler(ctx: Any, seconds: float) -> tuple[int, list[str]]:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
     return served, sorted(refused)
+
+
+@process(parallel=True)
+def give_up_often(ctx: Any, key: str, seconds: float) -> tuple[int, int, int]:
+    """Use ctx under a time limit, again and again: (uses, times given up, descriptors gained)."""
+
+    class Enough(Exception):
+        pass
+
+    def give_up(*_: Any) -> None:
+        raise Enough
+
+    uses = given_up = 0
+    kept: list[Any] = []
+    descriptors = len(os.listdir("/proc/self/fd"))
+    before = signal.signal(signal.SIGALRM, give_up)
+    until = time.monotonic() + seconds
+    try:
+        while time.monotonic() < until:
+            try:
+                signal.setitimer(signal.ITIMER_REAL, random.uniform(0.00002, 0.0004))
+                for _ in range(20):
+                    uses += 1
+                    assert str(uses) not in ctx.heavy
+                    kept.append(ctx.heavy.cow(key))
+                    ctx.log.debug("step")
+                time.sleep(0.001)
+            except Enough:
+                given_up += 1
+            kept.clear()  # now: Python drops what is raised while a finalizer runs
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    gc.collect()  # what was raised keeps frames, and they keep what was asked for
+    return uses, given_up, len(os.listdir("/proc/self/fd")) - descriptors
+
+
+def set_handlers() -> list[str]:
+    """What `signal` says wrongly of handlers."""
+    wrong = []
+    handlers = (signal.default_int_handler, signal.SIG_IGN, len, lambda *_: None, signal.SIG_DFL)
+    before: Any = signal.SIG_DFL
+    for handler in handlers:
+        if signal.signal(signal.SIGUSR1, handler) is not before:
+            wrong.append(f"signal() does not give {before}")
+        if signal.getsignal(signal.SIGUSR1) is not handler:
+            wrong.append(f"getsignal() does not give {handler}")
+        before = handler
+    called: list[Any] = []
+    signal.signal(signal.SIGUSR1, lambda number, frame: called.append((number, frame)))
+    signal.raise_signal(signal.SIGUSR1)
+    if called != [(signal.SIGUSR1, sys._getframe())]:
+        wrong.append(f"the handler was called with {called}")
+    signal.signal(signal.SIGUSR1, signal.SIG_DFL)
+    return wrong
 
 
 @process(parallel=True)

@@ -7,10 +7,12 @@ import signal
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import jobs
 from conftest import EngineFactory
+from polling import until
 from programs import Ended, run_text, started
 
 # What the kernel has for each signal: handler, flags.
@@ -173,6 +175,29 @@ def test_a_tasks_handler_may_use_ctx_in_the_middle_of_ctx(make_engine: EngineFac
     assert all("signal handler" in text for text in refused)
     assert len(refused) == 1, "2 s were not enough to interrupt a request"
     assert engine.run(pow, 2, 3) == 8
+
+
+def test_a_tasks_handler_may_raise_in_the_middle_of_ctx(make_engine: EngineFactory) -> None:
+    # Within 0.4 s a lock stayed taken or a frame was lost, and the worker was of no use any more.
+    engine = make_engine(workers=1)
+    engine.heavy.put("large", np.ones(1_000_000))
+    assert engine.run(jobs.give_up_often, "large", 0.1)[1] > 0
+    engine.reap()
+    in_use = engine.stats()["memory"]["in_use"]
+    (worker,) = engine.stats()["workers"]
+    uses, given_up, descriptors = engine.run(jobs.give_up_often, "large", 3.0)
+    assert uses > 100
+    assert given_up > 100
+    assert descriptors == 0
+    assert [w["pid"] for w in engine.stats()["workers"]] == [worker["pid"]]
+    until(
+        lambda: engine.reap() and engine.stats()["memory"]["in_use"] == in_use,
+        "copies that were given up to be given back",
+    )
+
+
+def test_a_tasks_handler_is_what_it_was_set_to(make_engine: EngineFactory) -> None:
+    assert make_engine(workers=1).run(jobs.set_handlers) == []
 
 
 def test_a_fault_of_a_task_is_its_own_whatever_the_host_reports(tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ def test_frames_keep_their_order_and_their_descriptors(
     sock, channel = pair
     sent = [write(sock, kind, b"x" * kind * 100, kind % 3) for kind in range(1, 10)]
     assert [inodes(channel.receive()) for _ in sent] == sent
-    assert channel.receive(wait=False) is None
+    assert channel.receive() is None
 
 
 def test_a_frame_in_single_bytes(pair: tuple[socket.socket, Channel]) -> None:
@@ -61,7 +61,7 @@ def test_a_frame_in_single_bytes(pair: tuple[socket.socket, Channel]) -> None:
     data = struct.pack("<IHHQ", 5, 7, 0, 9) + b"hello"
     for i in range(len(data) - 1):
         sock.send(data[i : i + 1])
-        assert channel.receive(wait=False) is None
+        assert channel.receive() is None
     sock.send(data[-1:])
     frame = channel.receive()
     assert frame is not None
@@ -182,7 +182,7 @@ def test_any_bytes_are_frames_or_refused(pieces: list[bytes]) -> None:
     try:
         for piece in pieces:
             ours.sendall(piece)
-            while (frame := channel.receive(wait=False)) is not None:
+            while (frame := channel.receive()) is not None:
                 length, kind, fds, ident = struct.unpack_from("<IHHQ", rest)
                 assert (frame.kind, frame.id, fds) == (kind, ident, 0)
                 assert bytes(frame.payload) == rest[16 : 16 + length]

@@ -53,8 +53,7 @@ _MAX_DESCRIPTORS = 16
 _ANCILLARY = socket.CMSG_SPACE(_MAX_DESCRIPTORS * 4)
 # Plain numbers: an operator on the enum costs as much as a system call.
 _SEND = int(socket.MSG_NOSIGNAL)
-_READ = int(socket.MSG_CMSG_CLOEXEC)
-_READ_NOW = int(socket.MSG_CMSG_CLOEXEC | socket.MSG_DONTWAIT)
+_READ = int(socket.MSG_CMSG_CLOEXEC | socket.MSG_DONTWAIT)
 _DESCRIPTORS_LOST = int(socket.MSG_CTRUNC)
 # The kernel lacks memory for a message, or this user has too many descriptors in flight. It passes.
 _PASSES = frozenset({errno.ENOBUFS, errno.ENOMEM, errno.ETOOMANYREFS})
@@ -102,6 +101,8 @@ class Frame:
             fd = self.fds.pop()
             if fd is not None:
                 os.close(fd)
+
+    __del__ = close  # whoever was to take them was interrupted
 
     def __enter__(self) -> Frame:
         return self
@@ -158,8 +159,20 @@ class Channel:
                 continue
             data, rights = data[sent:], []
 
-    def receive(self, *, wait: bool = True) -> Frame | None:
-        """The next frame; None when there is none and `wait` is false.
+    def wait(self) -> None:
+        """Sleep until `receive` has something to do: for a moment awake, where that pays."""
+        if self._length() is not None:
+            return
+        began = time.perf_counter_ns()
+        if self._busy and self._may_poll:
+            until = began + _POLLING
+            while not self._poller.poll(0) and time.perf_counter_ns() < until:
+                pass
+        self._poller.poll()
+        self._busy = time.perf_counter_ns() - began < _OFTEN
+
+    def receive(self) -> Frame | None:
+        """The next frame; None when not all of it is there yet.
 
         Raises:
             ChannelClosed: the other side is gone, and all that it sent was received.
@@ -167,20 +180,16 @@ class Channel:
         """
         while True:
             frame = self.buffered()
-            if frame is not None or not self._read(wait):
+            if frame is not None or not self._read():
                 return frame
 
     def buffered(self) -> Frame | None:
         """The next frame of those that were read already; costs no system call."""
         incoming = self._incoming
-        if len(incoming) < _HEADER.size:
+        end = self._length()
+        if end is None:
             return None
-        length, kind, nfds, ident = _HEADER.unpack_from(incoming)
-        if length > _LARGEST:
-            raise ProtocolError(f"a frame of type {kind} announces {length} bytes")
-        end = _HEADER.size + length
-        if len(incoming) < end:
-            return None
+        _, kind, nfds, ident = _HEADER.unpack_from(incoming)
         payload = incoming[_HEADER.size : end]
         fds = self._take(nfds, kind) if nfds else []
         del incoming[:end]
@@ -188,6 +197,16 @@ class Channel:
         while self._arrivals and self._arrivals[0].end <= self._offset:
             self._arrivals.popleft().close()
         return Frame(kind, ident, payload, fds)
+
+    def _length(self) -> int | None:
+        """How long the frame at the head of what was read is; None: not all of it is there."""
+        if len(self._incoming) < _HEADER.size:
+            return None
+        length, kind, _, _ = _HEADER.unpack_from(self._incoming)
+        if length > _LARGEST:
+            raise ProtocolError(f"a frame of type {kind} announces {length} bytes")
+        end = _HEADER.size + int(length)
+        return end if len(self._incoming) >= end else None
 
     def _take(self, count: int, kind: int) -> list[int | None]:
         """The descriptors of the frame that stands at the head of what was read."""
@@ -198,14 +217,10 @@ class Channel:
         fds: list[int | None] = [arrival.fds.pop(0) for _ in range(min(count, len(arrival.fds)))]
         return fds + [None] * (count - len(fds))
 
-    def _read(self, wait: bool) -> bool:
+    def _read(self) -> bool:
         """Read once. False: nothing was there."""
-        if wait and self._may_poll:
-            self._await_awake()
         try:
-            data, ancillary, returned, _ = self._socket.recvmsg(
-                _CHUNK, _ANCILLARY, _READ if wait else _READ_NOW
-            )
+            data, ancillary, returned, _ = self._socket.recvmsg(_CHUNK, _ANCILLARY, _READ)
         except BlockingIOError:
             return False
         except ConnectionError as error:
@@ -220,16 +235,6 @@ class Channel:
             end = self._offset + len(self._incoming)
             self._arrivals.append(_Arrival(end, _descriptors(ancillary), lost))
         return True
-
-    def _await_awake(self) -> None:
-        """Wait for something to read: for a moment without sleeping, where that pays."""
-        began = time.perf_counter_ns()
-        if self._busy:
-            until = began + _POLLING
-            while not self._poller.poll(0) and time.perf_counter_ns() < until:
-                pass
-        self._poller.poll()
-        self._busy = time.perf_counter_ns() - began < _OFTEN
 
 
 class _Arrival:

@@ -13,6 +13,7 @@ from ..errors import TheusError
 from ..payload import decode
 from . import wire
 from .link import FUNCTION, Link, Received
+from .signals import uninterrupted
 
 _MAIN_MODULES = ("__main__", "__mp_main__")
 
@@ -116,6 +117,7 @@ class FunctionCache:
         record: tuple[Any, ...] = decode(spans)
         return record
 
+    @uninterrupted
     def _fetch(self, task: int, function: int) -> Received:
         with self._link.fetch(task, FUNCTION, argument=function) as answer:
             fields = wire.Reader(answer.payload)

@@ -21,6 +21,7 @@ from ..references import offset_of
 from . import wire
 from .link import HEAVY, KEYS, NO_DESCRIPTORS, Link, take_array
 from .refusals import raise_refusal
+from .signals import uninterrupted
 from .wire import Reader, WireArray
 
 T = TypeVar("T")
@@ -76,6 +77,7 @@ class TaskHeavy(HeavyView):
 
     # ---- reading
 
+    @uninterrupted
     def _find(self, key: str) -> ShmArray | None:
         found = self._found.get(key)
         if found is None and key not in self._absent:
@@ -182,6 +184,7 @@ class TaskHeavy(HeavyView):
 
     # ---- writing
 
+    @uninterrupted
     def cow(self, key: str) -> np.ndarray[Any, Any]:
         """A private, writable view of an array; see `HeavyView.cow`."""
         read = self[key]
@@ -204,6 +207,7 @@ class TaskHeavy(HeavyView):
         )
         return np.asarray(private)
 
+    @uninterrupted
     def alloc(self, key: str, shape: Any, dtype: Any = "float64") -> ShmArray:
         """A zeroed array for the result, in shared memory; see `HeavyView.alloc`."""
         if not isinstance(key, str) or not key:
@@ -244,6 +248,7 @@ class TaskHeavy(HeavyView):
         self.outputs[segment] = output
         return array
 
+    @uninterrupted
     def write(
         self, spans: Sequence[tuple[int, memoryview]], size: int, label: str
     ) -> tuple[int, int]:

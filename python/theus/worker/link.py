@@ -5,9 +5,10 @@ answer. The reader handles every kind of frame that comes (tasks are queued, ans
 for who waits for them), so nobody waits for something behind what nobody reads. When several
 threads wait, one reads and wakes the others.
 
-Signal handlers and finalizers of the user's may run between any two lines of this file, in a thread
-that has just taken a lock here, and may use ctx. So the locks let their holder in again, and what
-he finds half done is left to the one he interrupted (`send`) or refused (`_request`).
+Finalizers of the user's may run between any two lines of this file, in a thread that has just taken
+a lock here, and may use ctx; so may signal handlers where they are let in (signals.py). So the
+locks let their holder in again, and what he finds half done is left to the one he interrupted
+(`send`) or refused (`_request`).
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from .frames import Channel, Frame
 from .process import exit_now, flush_output
 from .refusals import raise_refusal
 from .segments import Segments
+from .signals import interruptible, uninterrupted
 from .wire import Reader, WireArray, WireValue
 
 # kinds of FETCH
@@ -44,6 +46,8 @@ FULL = 4  # the status of FETCHED that says HeapFull
 
 # What a system call says of a descriptor that is closed, or is not our socket any more.
 _NOT_OUR_SOCKET = (errno.EBADF, errno.ENOTSOCK, errno.ENOTCONN)
+
+_SLICE = 0.1  # s; as long as a handler may have to wait for another thread's frame
 
 NO_DESCRIPTORS = (
     "this worker has no descriptor left. Close files and sockets that tasks open, or raise the "
@@ -148,7 +152,7 @@ class Link:
         self._checks: list[bool] = []  # CHECKs to answer; whether to collect garbage first
         self._answers: dict[int, Frame | None] = {}
         # What to do with the answers of requests that were interrupted.
-        self._unwanted: dict[int, Callable[[Frame], None]] = {}
+        self._unwanted: dict[int, Callable[[Frame], None] | None] = {}
         self._exiting = False
         self._abandoned = False
         self._make_locks()
@@ -167,6 +171,7 @@ class Link:
     def ready(self) -> None:
         self.send(frames.READY, self._worker, wire.u32(frames.PROTOCOL) + wire.u32(os.getpid()))
 
+    @uninterrupted
     def next_task(self) -> QueuedTask | None:
         """The next task to run; None: the worker is to exit."""
         while True:
@@ -208,6 +213,7 @@ class Link:
 
     # ---- for tasks
 
+    @uninterrupted
     def send(self, kind: int, ident: int, payload: bytes = b"") -> None:
         """Send a frame. A worker whose host is gone exits here, silently."""
         self._refuse_if_abandoned()
@@ -237,6 +243,7 @@ class Link:
         """Ask for an array, a segment, state or a function; the answer is a FETCHED frame."""
         return self._request(frames.FETCH, _question(task, kind, key, argument))
 
+    @uninterrupted
     def fetch_bytes(self, task: int, kind: int, key: str, what: str) -> bytes:
         """Ask for a value, STATE or KEYS, and take the bytes of it.
 
@@ -250,16 +257,19 @@ class Link:
             received = Received(fields.value(), answer, self.segments)
         return b"".join(received.take(self, task))
 
+    @uninterrupted
     def fetch_shared(self, task: int, segment: int, what: str) -> Mapping:
         """A map of a segment that is read in place; see `_fetch_segment`."""
         size, fd, writable = self._fetch_segment(task, segment, what)
         return self.segments.map_shared(segment, size, fd, writable=writable)
 
+    @uninterrupted
     def fetch_private(self, task: int, segment: int, what: str) -> Mapping:
         """A private map of a segment; see `_fetch_segment`."""
         size, fd, _ = self._fetch_segment(task, segment, what)
         return self.segments.map_private(segment, size, fd)
 
+    @uninterrupted
     def fetch_copy(self, task: int, segment: int, what: str) -> Mapping:
         """A private map of a segment that user code writes to: all of it counts in the budget.
 
@@ -318,6 +328,7 @@ class Link:
         """A function record that the host sent ahead; given once."""
         return self._functions.pop(ident, None)
 
+    @uninterrupted
     def acknowledge(self) -> None:
         """Tell the host which retired segments this process has let go of."""
         if self._inside():
@@ -360,6 +371,7 @@ class Link:
 
     # ---- frames
 
+    @uninterrupted
     def _request(
         self, kind: int, payload: bytes, unwanted: Callable[[Frame], None] | None = None
     ) -> Frame:
@@ -368,8 +380,7 @@ class Link:
         Args:
             kind: of the frame.
             payload: of the frame.
-            unwanted: called with an answer that comes after the wait for it was interrupted; under
-                the lock.
+            unwanted: called with the answer when the wait for it was interrupted; under the lock.
         """
         self._refuse_if_abandoned()
         self._refuse_if_inside()
@@ -379,11 +390,16 @@ class Link:
         try:
             self.send(kind, number, payload)
             self._wait(lambda: self._answers[number] is not None)
-        finally:  # also when a signal handler of the user raises
+        except BaseException:  # a signal handler of the user's, mostly
             with self._state:
                 answer = self._answers.pop(number)
-                if answer is None and unwanted is not None:
+                if answer is None:
                     self._unwanted[number] = unwanted
+                else:
+                    _refuse(answer, unwanted)
+            raise
+        with self._state:
+            answer = self._answers.pop(number)
         assert answer is not None
         return answer
 
@@ -391,7 +407,7 @@ class Link:
         """Handle what has come already: a task may be cancelled, or a segment retired."""
         with self._state:
             while not self._reader:
-                frame = self._receive(wait=False)
+                frame = self._receive()
                 if frame is None:
                     break
                 self._handle(frame)
@@ -402,7 +418,7 @@ class Link:
             while not self._reader:
                 frame = self._channel.buffered()
                 if frame is None and self._channel.cut_short:
-                    frame = self._receive(wait=False)
+                    frame = self._receive()
                     self._channel.cut_short = frame is not None
                 if frame is None:
                     break
@@ -414,15 +430,18 @@ class Link:
             self._acknowledge()
             while not done():
                 if self._reader:
-                    self._state.wait()
+                    # In slices: handlers are let in between them.
+                    self._state.wait(_SLICE)
+                    interruptible(_nothing)
                     continue
                 self._reader = threading.get_ident()
                 try:
                     self._state.release()
                     try:
-                        frame = self._receive(wait=True)
+                        interruptible(self._channel.wait)
                     finally:
                         self._state.acquire()
+                    frame = self._receive()
                     if frame is not None:
                         self._handle(frame)
                 finally:
@@ -430,9 +449,9 @@ class Link:
                     self._state.notify_all()
                 self._acknowledge()
 
-    def _receive(self, *, wait: bool) -> Frame | None:
+    def _receive(self) -> Frame | None:
         try:
-            return self._channel.receive(wait=wait)
+            return self._channel.receive()
         except frames.ChannelClosed:
             self._cut_off()  # by a task, perhaps; if the host is gone nobody looks
             leave()
@@ -455,9 +474,7 @@ class Link:
             if frame.id in self._answers:  # else who asked was interrupted
                 self._answers[frame.id] = frame
                 return  # its descriptors are for who asked
-            unwanted = self._unwanted.pop(frame.id, None)
-            if unwanted is not None:
-                unwanted(frame)
+            _refuse(frame, self._unwanted.pop(frame.id, None))
         elif kind == frames.FUNCTION:
             value = Reader(frame.payload).value()
             self._functions[frame.id] = Received(value, frame, self.segments)
@@ -490,6 +507,17 @@ class Link:
         while self._free:
             self.send(frames.RETIRED, self._free[0])
             self._free.popleft()  # only now: a signal handler of the user may raise in between
+
+
+def _refuse(answer: Frame, unwanted: Callable[[Frame], None] | None) -> None:
+    """Give back what came for a request that was interrupted."""
+    if unwanted is not None:
+        unwanted(answer)
+    answer.close()
+
+
+def _nothing() -> None:
+    pass
 
 
 def _question(task: int, kind: int, key: str = "", argument: int = 0) -> bytes:

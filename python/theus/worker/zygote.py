@@ -74,10 +74,13 @@ def _be_zygote(fd: int) -> NoReturn:
     os.set_inheritable(fd, False)
     channel = frames.Channel(socket.socket(fileno=fd))
     try:
-        first = channel.receive()
+        first = None
+        while first is None:
+            channel.wait()
+            first = channel.receive()
     except frames.ChannelClosed:
         process.exit_now(0)
-    if first is None or first.kind != frames.CONFIG:
+    if first.kind != frames.CONFIG:
         _refuse("the first frame is not CONFIG")
     config: dict[str, Any] = json.loads(bytes(first.payload))
     if config.get("protocol") != frames.PROTOCOL:
@@ -143,6 +146,7 @@ class Zygote:
             preload = self._import("preload")
             preload.set_environment(self._config.get("env") or None, None)
             self._import("main")
+            self._import("signals").install()  # before user code takes what it replaces
         except Exception as error:
             self._obstacle = f"theus cannot be imported by {sys.executable}: {error!r}"
             traceback.print_exc()
@@ -186,7 +190,7 @@ class Zygote:
         started: list[int] = []
         while True:
             try:
-                frame = self._channel.receive(wait=False)
+                frame = self._channel.receive()
             except frames.ChannelClosed:
                 self._end()
             if frame is None:
@@ -344,6 +348,7 @@ def _be_worker(worker: int, index: int, zygote: int) -> NoReturn:
         os.set_inheritable(fd, False)
     _enter(config)
     preload = importlib.import_module("theus.worker.preload")
+    importlib.import_module("theus.worker.signals").install()
     preload.set_environment(config.get("env") or None, int(config.get("threads") or 1))
     problems = [
         f"preload: {name!r} cannot be imported ({problem})"
