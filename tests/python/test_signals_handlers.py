@@ -111,7 +111,9 @@ async def main():
     return sum(await asyncio.gather(*(engine.execute(pow, i, 2) for i in range(50))))
 
 with TheusEngine(workers=2) as engine:
-    for round in range(3):
+    round = 0
+    while round < 3 or ticks <= 100:  # a fast machine is through with three in less
+        round += 1
         array = engine.heavy.alloc("x", 12_000_000)
         array[:] = round
         array.publish()
@@ -121,9 +123,9 @@ with TheusEngine(workers=2) as engine:
         assert asyncio.run(main()) == 40425
 for which in (signal.ITIMER_REAL, signal.ITIMER_PROF):
     signal.setitimer(which, 0)
-print("through", ticks > 100)
+print("through")
 """
-    assert run_text(text, cwd=tmp_path) == (0, "through True\n", "")
+    assert run_text(text, cwd=tmp_path) == (0, "through\n", "")
 
 
 # ---- faults --------------------------------------------------------------------------------------
