@@ -148,6 +148,19 @@ func (p *Pool) inBackground(where string, f func()) {
 	})
 }
 
+// forWorker is inBackground for what a worker has asked; when the pool ends it needs no answer any more. mu is held.
+func (p *Pool) forWorker(where string, f func()) {
+	if !p.ending { // else Close may be waiting for the others already
+		p.inBackground(where, f)
+	}
+}
+
+func (p *Pool) isEnding() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.ending
+}
+
 // spawn runs f in a goroutine whose panic poisons the engine.
 func (p *Pool) spawn(where string, f func()) {
 	guard.Go(where, p.options.OnPanic, f)
@@ -224,6 +237,7 @@ func (p *Pool) end() {
 	p.giveUpLocating()
 	p.mu.Lock()
 	p.cancelAll(Outcome{Status: Cancelled, Message: "the engine was closed"})
+	p.announceRetired() // who waits for room has waited enough
 	z, workers := p.zygote, p.workers
 	p.zygote, p.workers = nil, make([]*worker, len(workers))
 	for _, w := range workers {

@@ -133,7 +133,7 @@ func (w *worker) fetchPrivate(request uint64, t *Task, id uint64) {
 		return
 	}
 	p := w.pool
-	p.spawn("private memory for a worker", func() {
+	p.forWorker("private memory for a worker", func() {
 		var room *shm.Reservation
 		err := p.WithRoom(inTurn(func() (err error) {
 			room, err = p.options.Heap.ReservePrivate(seg)
@@ -233,11 +233,12 @@ func (w *worker) answerValue(request uint64, t *Task, codec uint8, label string,
 		return
 	}
 	p := w.pool
-	p.spawn(label, func() {
+	p.forWorker(label, func() {
 		var value Value
+		var full error
 		data, err := of(source)
 		if err == nil {
-			err = p.WithRoom(inTurn(func() (err error) {
+			full = p.WithRoom(inTurn(func() (err error) {
 				value, err = NewValue(p.options.Heap, codec, [][]byte{data}, label)
 				return err
 			}))
@@ -246,6 +247,10 @@ func (w *worker) answerValue(request uint64, t *Task, codec uint8, label string,
 		defer p.unlock()
 		p.after(value.Release)
 		if w.judged {
+			return
+		}
+		if full != nil {
+			w.answerFull(request, full)
 			return
 		}
 		var fds []int
@@ -270,7 +275,9 @@ func (w *worker) onAlloc(request uint64, d *decoder) error {
 		return err
 	}
 	p := w.pool
-	p.spawn("segment for a worker", func() {
+	p.mu.Lock()
+	defer p.unlock()
+	p.forWorker("segment for a worker", func() {
 		if size > 1<<62 {
 			size = 1 << 62 // refused by the budget, with its message
 		}

@@ -12,7 +12,7 @@ import (
 const Patience = 200 * time.Millisecond
 
 // WithRoom allocates; when the heap is full of memory that workers are about to let go of, it waits for them a little. Not
-// for the reactor, which is what hears of them, nor with mu held.
+// for the reactor, which is what hears of them, nor with mu held. The end of the pool ends the wait.
 func (p *Pool) WithRoom(allocate func() error) error {
 	err := allocate()
 	if !errors.As(err, new(*shm.FullError)) {
@@ -23,7 +23,7 @@ func (p *Pool) WithRoom(allocate func() error) error {
 	for {
 		retired := p.Retired()
 		err := allocate()
-		if !errors.As(err, new(*shm.FullError)) || !p.options.Heap.Retiring() {
+		if !errors.As(err, new(*shm.FullError)) || !p.options.Heap.Retiring() || p.isEnding() {
 			return err
 		}
 		asked.Do(p.LetGo)

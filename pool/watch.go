@@ -259,12 +259,13 @@ func (w *worker) works() {
 	w.pool.watchLater()
 }
 
-// LetGo asks the workers that still map retired memory to give up what only their garbage holds.
+// LetGo asks the workers that still map retired memory to give up what only their garbage holds; each once until something has
+// changed, or the questions to one that is busy for long would pile up.
 func (p *Pool) LetGo() {
 	p.mu.Lock()
 	defer p.unlock()
 	for _, w := range p.workers {
-		if w != nil && w.ready && !w.condemned && len(w.watched.retired) > 0 {
+		if w != nil && w.ready && !w.condemned && len(w.watched.retired) > 0 && (w.watched.unchecked || w.watched.asked == 0) {
 			w.ask()
 			p.watchLater()
 		}

@@ -73,6 +73,30 @@ func TestMemoryComesBackAtOnceWhenItIsAskedFor(t *testing.T) {
 	require.False(t, f.heap.Retiring())
 }
 
+func TestAWorkerThatIsBusyForLongIsAskedForMemoryOnce(t *testing.T) {
+	f := watchedPool(t, 1)
+	f.options.WatchPeriod = time.Hour
+	a := f.array("x", 7)
+	call := f.call("hoard x", "")
+	call.Source = &fakeSource{arrays: map[string]*Array{"x": a}}
+	f.end(f.submit(call))
+	gate := filepath.Join(t.TempDir(), "gate")
+	task := f.start("wait-for " + gate)
+	eventually(t, "it has started", func() bool { return f.started(task) })
+	a.Unref()
+	for range 100 {
+		f.LetGo()
+	}
+	f.mu.Lock()
+	asked := f.workers[0].watched.asked
+	f.mu.Unlock()
+	require.Equal(t, 1, asked)
+	require.NoError(t, os.WriteFile(gate, nil, 0o600))
+	f.end(task)
+	f.AwaitRetired(20*time.Second, func() bool { return !f.Asking() })
+	require.False(t, f.heap.Retiring())
+}
+
 func TestAWorkerThatHangsBeforeATaskIsReplacedAndTheTaskRunsElsewhere(t *testing.T) {
 	f := watchedPool(t, 1)
 	f.run("hang-afterwards")

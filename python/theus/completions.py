@@ -186,6 +186,8 @@ class TaskFuture(InterruptibleFuture):
         except CancelledError:
             end_thread_at_exit()
             raise
+        finally:
+            del self  # as there
 
     def ends_with(self, task: int) -> None:
         """The task whose end resolves this future."""
@@ -205,6 +207,8 @@ class TaskFuture(InterruptibleFuture):
         else:
             with contextlib.suppress(InvalidStateError):
                 self.set_result(result)
+        finally:
+            del self  # what was raised keeps this frame: see InterruptibleFuture.result
 
 
 class CompletionThread:
@@ -293,6 +297,7 @@ def _resolve(task: int, future: TaskFuture, take: Callable[[int], Any]) -> None:
     try:
         future.finish(lambda: take(task))
     finally:
+        del future  # what was raised keeps this frame: see InterruptibleFuture.result
         core().release(task)
 
 

@@ -29,6 +29,7 @@ import cloudpickle  # type: ignore[import-untyped]
 
 from . import stateless
 from ._core import Handle, core
+from .allocation import with_room
 from .arrays import ShmArray, collecting
 from .contracts import contract_of
 from .errors import LargeArgumentWarning, StatelessnessWarning
@@ -404,7 +405,9 @@ class FunctionCache:
         stream = pickle.dumps(record, protocol=5, buffer_callback=buffers.append)
         name = getattr(fn, "__qualname__", None) or type(fn).__qualname__
         arrays = self._own(captured, name, record)
-        value = core().define(self._engine, name.replace("\0", ""), [stream, *buffers])
+        name, engine = name.replace("\0", ""), self._engine
+        # Large ones are copied into the heap.
+        value = with_room(engine, 0, lambda: core().define(engine, name, [stream, *buffers]))
         return FunctionHandle(value, arrays)
 
     def _own(

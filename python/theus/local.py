@@ -189,5 +189,8 @@ class _Work:
         except BaseException as failure:
             self.future.set_exception(failure)
             return False
-        self.future.set_result(result)
-        return True
+        else:
+            self.future.set_result(result)
+            return True
+        finally:
+            del self  # what was raised keeps this frame: see InterruptibleFuture.result

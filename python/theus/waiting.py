@@ -60,9 +60,17 @@ class InterruptibleFuture(Future[Any]):
     def result(self, timeout: float | None = None) -> Any:
         """Wait for the result, and give it or raise what was raised instead."""
         wait_quietly(self, timeout)
-        return super().result(0)
+        try:
+            return super().result(0)
+        finally:
+            # What is raised keeps this frame, which must not keep the future that keeps what is
+            # raised: all of them, with the arrays of the task, would be garbage for long.
+            del self
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """Wait for the end, and give what was raised; None: there is a result."""
         wait_quietly(self, timeout)
-        return super().exception(0)
+        try:
+            return super().exception(0)
+        finally:
+            del self

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import gc
 import os
 import signal
 import sys
 import threading
 import time
+import weakref
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ import jobs
 import theus
 from conftest import EngineFactory
 from gate import Gate
+from polling import until
 from theus import (
     LargeArgumentWarning,
     TaskTimeout,
@@ -227,6 +230,26 @@ def test_cancelling_the_await_ends_the_task(engine: TheusEngine, tmp_path: Path)
 
     asyncio.run(main())
     engine.shutdown()  # returns: nothing runs any more
+
+
+def fail_in_the_host(_: Any, text: str) -> None:
+    raise ValueError(text)
+
+
+@pytest.mark.parametrize("fn", [int, process(fail_in_the_host)])
+def test_a_failure_that_was_seen_is_no_garbage(engine: TheusEngine, fn: Any) -> None:
+    # What a task raised keeps frames, and they kept the future that kept what was raised.
+    gc.disable()
+    try:
+        future = engine.submit(fn, "as asked")
+        gone = weakref.ref(future)
+        with pytest.raises(ValueError, match="as asked"):
+            future.result()
+        assert isinstance(future.exception(), ValueError)
+        del future
+        until(lambda: gone() is None, "the future to go without the garbage collector")
+    finally:
+        gc.enable()
 
 
 def test_cancelling_a_future_ends_queued_and_running_tasks(

@@ -290,6 +290,19 @@ def test_an_argument_takes_the_room_of_what_cycles_hold(make_engine: EngineFacto
         gc.enable()
 
 
+def test_a_function_takes_the_room_of_what_cycles_hold(make_engine: EngineFactory) -> None:
+    engine = make_engine(heap="8MB", workers=1)
+    captured = bytes(5 << 20)
+    gc.disable()
+    try:
+        cycle: list[Any] = [engine.heavy.alloc("x", 5 << 20, np.uint8)]
+        cycle.append(cycle)
+        del cycle
+        assert engine.run(lambda: len(captured)) == 5 << 20
+    finally:
+        gc.enable()
+
+
 def test_views_outlive_the_engine(make_engine: EngineFactory) -> None:
     engine = make_engine(workers=1)
     array = engine.heavy.put("x", np.arange(1000.0))

@@ -247,6 +247,19 @@ class TestFrames:
         worker.send(FETCHED, question.id, b"\0" + inline(STATE, self.state()))
         assert worker.result(task) == (1, 0.5, {"config": {"rate": 0.5}, "domain": {"n": 3}})
 
+    def test_state_for_which_there_is_no_room_is_asked_for_once_more(self, worker: Worker) -> None:
+        task = worker.call(lambda ctx: ctx.state["config"]["rate"])
+        full = {"Asked": 70_000, "InUse": 5, "Limit": 7, "Source": "heap=", "Holders": []}
+        refusal = text(json.dumps({"message": "the heap is full: …", "full": full}))
+        worker.send(FETCHED, worker.expect(FETCH).id, b"\4" + refusal)
+        question = worker.expect(FETCH)  # when it has collected its garbage
+        worker.send(FETCHED, question.id, b"\0" + inline(STATE, self.state()))
+        assert worker.result(task) == 0.5
+        task = worker.call(lambda ctx: ctx.state["config"]["rate"])
+        for _ in range(2):
+            worker.send(FETCHED, worker.expect(FETCH).id, b"\4" + refusal)
+        assert worker.failure(task)[:2] == ("theus.errors.HeapFull", "the heap is full: …")
+
     def test_the_domain_alone_is_fetched_for_it(self, worker: Worker) -> None:
         task = worker.call(lambda ctx: (ctx.domain.a, ctx.domain["n"]), a=1)
         question = worker.expect(FETCH)

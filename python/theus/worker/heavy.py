@@ -6,8 +6,8 @@ import json
 import math
 import operator
 import os
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from .. import arrays
 from ..arrays import Origin, ShmArray, bytes_over, over_memory
 from ..context import HeavyView
 from ..dtypes import descr_of, dtype_of
-from ..errors import HeapFull, TheusError
+from ..errors import TheusError
 from ..mapping import PAGE_SIZE, Mapping
 from ..references import offset_of
 from . import wire
@@ -23,8 +23,6 @@ from .link import HEAVY, KEYS, NO_DESCRIPTORS, Link, take_array
 from .refusals import raise_refusal
 from .signals import uninterrupted
 from .wire import Reader, WireArray
-
-T = TypeVar("T")
 
 _LONGEST_KEY = 4096  # bytes; the host has no longer ones
 
@@ -192,7 +190,7 @@ class TaskHeavy(HeavyView):
         if described.size - PAGE_SIZE >= read.nbytes:
             # It shares its segment with others: a map of them all for this one would be waste.
             return np.array(read, subok=False, order="K")
-        mapping = self._with_room(
+        mapping = self._link.with_room(
             lambda: self._link.fetch_copy(self._task, described.segment, f"heavy[{key!r}]")
         )
         origin = Origin(key=key, address=mapping.address, nbytes=read.nbytes, kind="private")
@@ -273,16 +271,7 @@ class TaskHeavy(HeavyView):
         Raises:
             HeapFull: there is no room, even after what was garbage here was given back.
         """
-        return self._with_room(lambda: self._ask_for_segment(nbytes, label))
-
-    def _with_room(self, ask: Callable[[], T]) -> T:
-        """Ask for memory; when there is none, once more after giving back what is garbage here."""
-        try:
-            return ask()
-        except HeapFull:
-            pass
-        self._link.collect_garbage()
-        return ask()
+        return self._link.with_room(lambda: self._ask_for_segment(nbytes, label))
 
     def _ask_for_segment(self, nbytes: int, label: str) -> tuple[int, int, int]:
         with self._link.allocate(self._task, nbytes, label) as answer:

@@ -21,10 +21,10 @@ import itertools
 import os
 import threading
 from collections.abc import Callable
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 from ..arrays import bytes_over
-from ..errors import ForkedProcessError, SegmentGone, TheusError
+from ..errors import ForkedProcessError, HeapFull, SegmentGone, TheusError
 from ..mapping import Mapping
 from . import frames, wire
 from .frames import Channel, Frame
@@ -33,6 +33,8 @@ from .refusals import raise_refusal
 from .segments import Segments
 from .signals import interruptible, uninterrupted
 from .wire import Reader, WireArray, WireValue
+
+T = TypeVar("T")
 
 # kinds of FETCH
 HEAVY = 0
@@ -248,14 +250,21 @@ class Link:
         """Ask for a value, STATE or KEYS, and take the bytes of it.
 
         Raises:
+            HeapFull: it is large, and there is no room for it.
             TheusError: it cannot be had.
         """
+        received = self.with_room(lambda: self._fetch_value(task, kind, key, what))
+        return b"".join(received.take(self, task))
+
+    def _fetch_value(self, task: int, kind: int, key: str, what: str) -> Received:
         with self.fetch(task, kind, key) as answer:
             fields = Reader(answer.payload)
-            if fields.u8():
+            status = fields.u8()
+            if status == FULL:
+                raise_refusal(fields.text())
+            if status:
                 raise TheusError(f"{what} cannot be read: {fields.text()}")
-            received = Received(fields.value(), answer, self.segments)
-        return b"".join(received.take(self, task))
+            return Received(fields.value(), answer, self.segments)
 
     @uninterrupted
     def fetch_shared(self, task: int, segment: int, what: str) -> Mapping:
@@ -319,6 +328,15 @@ class Link:
                 return described.size, fd, bool(described.flags & wire.ARRAY_WRITABLE)
             gc.collect()  # closes files that user code has dropped without closing them
         raise TheusError(f"{what} cannot be mapped: {NO_DESCRIPTORS}")
+
+    def with_room(self, ask: Callable[[], T]) -> T:
+        """Ask for memory; when there is none, once more after giving back what is garbage here."""
+        try:
+            return ask()
+        except HeapFull:
+            pass
+        self.collect_garbage()
+        return ask()
 
     def allocate(self, task: int, size: int, label: str) -> Frame:
         """Ask for a segment to write to; the answer is a GRANTED frame."""
