@@ -48,15 +48,11 @@ func theusgo_open(opts *C.theus_options, out *C.uint64_t, err *C.theus_error) C.
 		if bad != nil {
 			return bad
 		}
-		if failure := reserveThreads(); failure != nil {
-			return failure
-		}
 		orderForks()
-		e, failure := engine.Open(o)
+		e, failure := openWithThreads(o)
 		if failure != nil {
 			return failure
 		}
-		threadsAreFor(e)
 		startReaper()
 		*out = C.uint64_t(handles.add(&engineObject{e}))
 		return nil

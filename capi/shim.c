@@ -112,8 +112,8 @@ static int32_t refuse_fork(theus_error *err) {
 
 static int32_t refuse_threads(theus_error *err) {
   return refuse(THEUS_ELIMIT,
-                "out of threads: the library needs 24 and fewer could be started; raise what is used up of ulimit -u and "
-                "pids.max of the control group (docker --pids-limit), or end other processes",
+                "out of threads: the library needs 24 and fewer could be started; raise what is used up of ulimit -u, "
+                "pids.max of the control group (docker --pids-limit) and ulimit -v, or end other processes",
                 err);
 }
 
@@ -161,13 +161,20 @@ int32_t theus_release_later(uint64_t handle) {
 }
 
 int32_t theus_open(const theus_options *opts, theus_engine *out, theus_error *err) {
+  /* Of several first calls one probes and opens: two probes at once may not find room for both. */
+  static pthread_mutex_t first = PTHREAD_MUTEX_INITIALIZER;
   static _Atomic int opened; /* Go has made what threads it needs: see threads.go */
   int32_t status;
   if (out != NULL) *out = 0;
   if (forked()) return refuse_fork(err);
-  if (!opened && shim_threads_left(FIRST_THREADS) < FIRST_THREADS) return refuse_threads(err);
-  status = theusgo_open((theus_options *)opts, out, err);
+  if (opened) return theusgo_open((theus_options *)opts, out, err);
+  pthread_mutex_lock(&first);
+  if (!opened && shim_threads_left(FIRST_THREADS) < FIRST_THREADS)
+    status = refuse_threads(err);
+  else
+    status = theusgo_open((theus_options *)opts, out, err);
   if (status == THEUS_OK) opened = 1;
+  pthread_mutex_unlock(&first);
   return status;
 }
 

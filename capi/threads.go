@@ -5,8 +5,10 @@ import "C"
 
 import (
 	"runtime"
+	"slices"
 	"sync"
 	"syscall"
+	"weak"
 
 	"github.com/theus-project/theus-go/engine"
 	"github.com/theus-project/theus-go/internal/guard"
@@ -31,41 +33,50 @@ const (
 
 var reserved struct {
 	sync.Mutex
-	threads int              // that Go has for sure
-	engines []*engine.Engine // that they are for
+	threads int                           // that Go has for sure
+	opening int                           // engines that are being opened
+	engines []weak.Pointer[engine.Engine] // those that were
 }
 
-// reserveThreads has Go make the threads that one more engine may need. *shm.LimitError.
+// openWithThreads opens an engine once Go has the threads that one more may need. *shm.LimitError.
+func openWithThreads(o engine.Options) (e *engine.Engine, err error) {
+	if err := reserveThreads(); err != nil {
+		return nil, err
+	}
+	defer func() {
+		reserved.Lock()
+		defer reserved.Unlock()
+		reserved.opening--
+		if e != nil {
+			reserved.engines = append(reserved.engines, weak.Make(e))
+		}
+	}()
+	return engine.Open(o)
+}
+
+// reserveThreads has Go make the threads, and counts the engine as being opened.
 func reserveThreads() error {
 	reserved.Lock()
 	defer reserved.Unlock()
-	open := reserved.engines[:0]
-	for _, e := range reserved.engines {
-		if !e.Closed() {
-			open = append(open, e)
-		}
-	}
-	clear(reserved.engines[len(open):])
-	reserved.engines = open
-	wanted := runtime.GOMAXPROCS(0) + waitingOfProcess + waitingOfEngine*(len(open)+1)
+	reserved.engines = slices.DeleteFunc(reserved.engines, func(p weak.Pointer[engine.Engine]) bool {
+		e := p.Value()
+		return e == nil || e.Closed()
+	})
+	engines := len(reserved.engines) + reserved.opening + 1
+	wanted := runtime.GOMAXPROCS(0) + waitingOfProcess + waitingOfEngine*engines
 	if wanted <= reserved.threads {
+		reserved.opening++
 		return nil
 	}
 	// For all of them: those that Go has already may be waiting for the engines that are open.
 	if left := int(C.shim_threads_left(C.int(wanted))); left < wanted {
 		return &shm.LimitError{What: "threads", Limit: 0, Errno: syscall.EAGAIN, Advice: "raise what is used up of " +
-			"ulimit -u and pids.max of the control group (docker --pids-limit), or end other processes"}
+			"ulimit -u, pids.max of the control group (docker --pids-limit) and ulimit -v, or end other processes"}
 	}
 	occupyThreads(wanted)
 	reserved.threads = wanted
+	reserved.opening++
 	return nil
-}
-
-// threadsAreFor notes an engine that was opened.
-func threadsAreFor(e *engine.Engine) {
-	reserved.Lock()
-	defer reserved.Unlock()
-	reserved.engines = append(reserved.engines, e)
 }
 
 // occupyThreads occupies as many threads at once, so that there are as many.
