@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -12,10 +13,12 @@ import pytest
 
 import leaks
 import theus
+from memory_cgroup import MemoryCgroup, NoCgroup, memory_cgroup
 from shared_engine import shared_engine as shared_engine  # a fixture
 from theus import TheusEngine
 
 EngineFactory = Callable[..., TheusEngine]
+CgroupFactory = Callable[[int], MemoryCgroup]
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -87,3 +90,17 @@ def make_engine(nothing_left: None) -> Iterator[EngineFactory]:
 def engine(make_engine: EngineFactory) -> TheusEngine:
     """An engine with two workers."""
     return make_engine()
+
+
+@pytest.fixture
+def make_cgroup() -> Iterator[CgroupFactory]:
+    """Makes memory cgroups with a limit in bytes; skips the test where none can be made."""
+    with contextlib.ExitStack() as stack:
+
+        def make(limit: int) -> MemoryCgroup:
+            try:
+                return stack.enter_context(memory_cgroup(limit))
+            except NoCgroup as refused:
+                pytest.skip(str(refused))
+
+        yield make

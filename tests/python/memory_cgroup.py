@@ -1,4 +1,4 @@
-"""A real memory cgroup with a small limit, for processes that are to run out of memory."""
+"""A real memory cgroup with a limit of its own, for programs that are to be short of memory."""
 
 from __future__ import annotations
 
@@ -26,7 +26,11 @@ class MemoryCgroup:
         name: as /proc/<pid>/cgroup gives it.
         limit: in bytes.
         limit_file: the name of the limit, as an error names it.
+        source: how HeapFull names it.
         directory: where it is.
+
+    Raises:
+        OSError: it cannot be made here.
     """
 
     def __init__(self, version: str, name: str, directory: Path, limit: int) -> None:
@@ -35,6 +39,34 @@ class MemoryCgroup:
         self.directory = directory
         self.limit = limit
         self.limit_file = "memory.limit_in_bytes" if version == "v1" else "memory.max"
+        self.source = f"cgroup {version} {name} {self.limit_file}"
+        directory.mkdir()
+        try:
+            (directory / self.limit_file).write_text(str(limit))
+        except OSError:
+            directory.rmdir()
+            raise
+
+    def inner(self, name: str, limit: int) -> MemoryCgroup:
+        """One within it, which is removed with it."""
+        if self.version == "v2":
+            (self.directory / "cgroup.subtree_control").write_text("+memory")
+        return MemoryCgroup(self.version, f"{self.name}/{name}", self.directory / name, limit)
+
+    def entering(self) -> list[str]:
+        """A prefix that puts a program into it."""
+        return ["sh", "-euc", f'echo $$ > {self.directory}/cgroup.procs\nexec "$@"', "sh"]
+
+    def kills(self) -> int:
+        """How many of its processes the kernel killed for want of memory."""
+        events = "memory.oom_control" if self.version == "v1" else "memory.events"
+        lines = (self.directory / events).read_text().splitlines()
+        return int(dict(line.split() for line in lines)["oom_kill"])
+
+    def usage(self) -> int:
+        """The bytes that count in it."""
+        name = "memory.usage_in_bytes" if self.version == "v1" else "memory.current"
+        return int((self.directory / name).read_text())
 
     def join(self, pid: int) -> None:
         """Move a process into it; what that has allocated stays on the account of its old group."""
@@ -46,30 +78,25 @@ class MemoryCgroup:
 
 @contextlib.contextmanager
 def memory_cgroup(limit: int) -> Iterator[MemoryCgroup]:
-    """Make a cgroup below this process's own, and remove it once it is empty.
+    """Make a cgroup, and remove it once it is empty.
 
     Raises:
         NoCgroup: this process may not make one, or there is no memory controller.
     """
     refusals = []
-    for version, name, parent in _own_groups():
+    for version, name, parent in _parents():
         child = f"theus-test-{os.getpid()}-{next(_numbers)}"
-        group = MemoryCgroup(version, f"{name.rstrip('/')}/{child}", parent / child, limit)
         try:
-            group.directory.mkdir()
+            group = MemoryCgroup(version, f"{name.rstrip('/')}/{child}", parent / child, limit)
         except OSError as error:
             refusals.append(str(error))
             continue
         try:
-            try:
-                (group.directory / group.limit_file).write_text(str(limit))
-            except OSError as error:
-                refusals.append(str(error))
-                continue
             yield group
-            return
         finally:
-            until(lambda: _removed(group.directory), f"{group.directory} to be empty and removed")  # noqa: B023
+            for directory in [*group.directory.glob("*/"), group.directory]:
+                until(lambda gone=directory: _removed(gone), f"{directory} to be empty and removed")
+        return
     raise NoCgroup(f"no memory cgroup can be made here: {'; '.join(refusals) or 'there is none'}")
 
 
@@ -83,8 +110,9 @@ def _removed(directory: Path) -> bool:
     return True
 
 
-def _own_groups() -> Iterator[tuple[str, str, Path]]:
-    """The groups that this process is in: (version, name, directory)."""
+def _parents() -> Iterator[tuple[str, str, Path]]:
+    """Groups that may have others within: (version, name, directory). This process's own first; a
+    group of v2 that has processes cannot, but the topmost can."""
     mounts = Path("/proc/self/mountinfo").read_text()
     for line in Path("/proc/self/cgroup").read_text().splitlines():
         number, controllers, name = line.split(":", 2)
@@ -98,3 +126,5 @@ def _own_groups() -> Iterator[tuple[str, str, Path]]:
             below = name.removeprefix(root.rstrip("/"))
             if (Path(point) / below.lstrip("/") / "cgroup.procs").exists():
                 yield version, name, Path(point) / below.lstrip("/")
+            if version == "v2":
+                yield version, root, Path(point)

@@ -10,18 +10,13 @@ import numpy as np
 import pytest
 
 import jobs
-import memory_cgroups
-from conftest import EngineFactory
+from conftest import CgroupFactory, EngineFactory
 from gate import Gate
 from polling import until
 from programs import Ended, run_text, started
 from theus import HeapFull
 
 MIB = 1 << 20
-
-needs_group = pytest.mark.skipif(
-    bool(memory_cgroups.obstacle()), reason=f"no group of memory: {memory_cgroups.obstacle()}"
-)
 
 FILL = """
 import json, os, sys
@@ -38,8 +33,7 @@ def fill(engine, size, kept):
 """
 
 
-@needs_group
-def test_the_limit_of_a_control_group(tmp_path: Path) -> None:
+def test_the_limit_of_a_control_group(tmp_path: Path, make_cgroup: CgroupFactory) -> None:
     """Refused before the kernel would kill; what the process does not hold can be taken again."""
     text = f"""{FILL}
 engine = TheusEngine(workers=1)
@@ -54,36 +48,34 @@ del one
 kept.append(engine.heavy.alloc("again", 16 * MIB, np.uint8))
 print(len(kept), engine.run(pow, 2, 3))
 """
-    with memory_cgroups.group(400 * MIB) as outer:
-        ended = run_text(text, cwd=tmp_path, prefix=outer.entering())
-        assert (ended.code, ended.err) == (0, "")
-        first, said, last = ended.out.splitlines()
-        detail = json.loads(first)
-        assert detail["asked"] == 20 * MIB
-        assert detail["in_use"] % (20 * MIB) == 0
-        assert detail["in_use"] <= detail["limit"] < detail["in_use"] + detail["asked"]
-        assert detail["limit"] < 400 * MIB, "the rest is for everything else"
-        assert detail["source"] == outer.source
-        assert detail["holders"][0]["bytes"] == 20 * MIB
-        for part in ("20.0 MiB", outer.source, '"array 0"', "give the process more memory"):
-            assert part in said
-        assert last == f"{detail['in_use'] // (20 * MIB)} 8"
-        assert outer.kills() == 0
+    outer = make_cgroup(400 * MIB)
+    ended = run_text(text, cwd=tmp_path, prefix=outer.entering())
+    assert (ended.code, ended.err) == (0, "")
+    first, said, last = ended.out.splitlines()
+    detail = json.loads(first)
+    assert detail["asked"] == 20 * MIB
+    assert detail["in_use"] % (20 * MIB) == 0
+    assert detail["in_use"] <= detail["limit"] < detail["in_use"] + detail["asked"]
+    assert detail["limit"] < 400 * MIB, "the rest is for everything else"
+    assert detail["source"] == outer.source
+    assert detail["holders"][0]["bytes"] == 20 * MIB
+    for part in ("20.0 MiB", outer.source, '"array 0"', "give the process more memory"):
+        assert part in said
+    assert last == f"{detail['in_use'] // (20 * MIB)} 8"
+    assert outer.kills() == 0
 
 
-@needs_group
-def test_an_outer_group_that_is_tighter(tmp_path: Path) -> None:
+def test_an_outer_group_that_is_tighter(tmp_path: Path, make_cgroup: CgroupFactory) -> None:
     text = f"{FILL}\nprint(fill(TheusEngine(workers=1), 20 * MIB, []))"
-    with memory_cgroups.group(300 * MIB) as outer:
-        inner = outer.inner("inner", 600 * MIB)
-        ended = run_text(text, cwd=tmp_path, prefix=inner.entering())
-        assert (ended.code, ended.err) == (0, "")
-        assert f"limited by {outer.source}" in ended.out
-        assert outer.kills() == inner.kills() == 0
+    outer = make_cgroup(300 * MIB)
+    inner = outer.inner("inner", 600 * MIB)
+    ended = run_text(text, cwd=tmp_path, prefix=inner.entering())
+    assert (ended.code, ended.err) == (0, "")
+    assert f"limited by {outer.source}" in ended.out
+    assert outer.kills() == inner.kills() == 0
 
 
-@needs_group
-def test_a_group_that_is_full_of_cached_files(tmp_path: Path) -> None:
+def test_a_group_that_is_full_of_cached_files(tmp_path: Path, make_cgroup: CgroupFactory) -> None:
     """The kernel gives those up before anything else; they count as used, but they are no use."""
     text = f"""{FILL}
 with open("cached", "wb") as file:
@@ -99,19 +91,17 @@ sys.stdin.readline()
 array = TheusEngine(workers=1).heavy.put("x", np.ones(120 * MIB, np.uint8))
 print(int(array.sum(dtype=np.uint64)) // MIB)
 """
-    with memory_cgroups.group(400 * MIB) as outer:
-        with started(["-c", text], cwd=tmp_path, prefix=outer.entering(), source="") as program:
-            assert program.line() == "read"
-            usage = next(outer.path.glob("memory.usage_in_bytes"), outer.path / "memory.current")
-            cached = int(usage.read_text())
-            assert cached > 200 * MIB, f"{cached} bytes are used: nothing was cached"
-            assert program.end("\n") == Ended(0, "120\n", "")
-        assert outer.kills() == 0
+    outer = make_cgroup(400 * MIB)
+    with started(["-c", text], cwd=tmp_path, prefix=outer.entering(), source="") as program:
+        assert program.line() == "read"
+        cached = outer.usage()
+        assert cached > 200 * MIB, f"{cached} bytes are used: nothing was cached"
+        assert program.end("\n") == Ended(0, "120\n", "")
+    assert outer.kills() == 0
     (tmp_path / "cached").unlink()
 
 
-@needs_group
-def test_two_programs_in_one_group(tmp_path: Path) -> None:
+def test_two_programs_in_one_group(tmp_path: Path, make_cgroup: CgroupFactory) -> None:
     """Each alone would have room; they look at the same moment, and allocate at once."""
     text = f"""{FILL}
 engine = TheusEngine(workers=1)
@@ -125,24 +115,23 @@ sys.stdin.readline()
 assert sum(int(array[::4096].sum()) for array in kept) == 0
 print(engine.run(pow, 2, 3), full.detail["source"])
 """
-    prefix = []
-    with memory_cgroups.group(500 * MIB) as outer:
-        prefix = outer.entering()
-        with (
-            started(["-c", text], cwd=tmp_path, prefix=prefix, source="") as one,
-            started(["-c", text], cwd=tmp_path, prefix=prefix, source="") as other,
-        ):
-            programs = (one, other)
-            assert [program.line() for program in programs] == ["ready"] * 2
-            for program in programs:
-                assert program.process.stdin is not None
-                program.process.stdin.write("\n")
-                program.process.stdin.flush()
-            counts = [int(program.line()) for program in programs]
-            assert sum(counts) <= 1, "more than the group has"
-            for program in programs:
-                assert program.end("\n") == Ended(0, f"8 {outer.source}\n", "")
-        assert outer.kills() == 0
+    outer = make_cgroup(500 * MIB)
+    prefix = outer.entering()
+    with (
+        started(["-c", text], cwd=tmp_path, prefix=prefix, source="") as one,
+        started(["-c", text], cwd=tmp_path, prefix=prefix, source="") as other,
+    ):
+        programs = (one, other)
+        assert [program.line() for program in programs] == ["ready"] * 2
+        for program in programs:
+            assert program.process.stdin is not None
+            program.process.stdin.write("\n")
+            program.process.stdin.flush()
+        counts = [int(program.line()) for program in programs]
+        assert sum(counts) <= 1, "more than the group has"
+        for program in programs:
+            assert program.end("\n") == Ended(0, f"8 {outer.source}\n", "")
+    assert outer.kills() == 0
 
 
 # ---- heap= ---------------------------------------------------------------------------------------
