@@ -126,7 +126,7 @@ class LoopQueues:
 
     def __init__(self, engine: int) -> None:
         self._engine = engine
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._queues: weakref.WeakKeyDictionary[Any, LoopQueue] = weakref.WeakKeyDictionary()
 
     def of_running_loop(self) -> LoopQueue:
@@ -164,7 +164,8 @@ class TaskFuture(InterruptibleFuture):
     def __init__(self) -> None:
         super().__init__()
         self._task = 0
-        self._cancel_lock = threading.Lock()
+        self._cancel_lock = threading.RLock()
+        self._cancellations = itertools.repeat(True, 1)  # whose first is to be told
 
     def cancel(self) -> bool:
         """End the task, also a running one: its worker is replaced. False: it has ended."""
@@ -173,7 +174,9 @@ class TaskFuture(InterruptibleFuture):
                 return True
             if not super().cancel():
                 return False
-            self.set_running_or_notify_cancel()  # tells those who wait in as_completed()
+            # At any moment a signal handler may cancel as well.
+            if next(self._cancellations, False):
+                self.set_running_or_notify_cancel()  # tells those who wait in as_completed()
         if self._task:
             with contextlib.suppress(TheusError):  # it has ended and was taken meanwhile
                 core().cancel(self._task)
@@ -218,9 +221,8 @@ class CompletionThread:
         self._engine = engine
         handle, self._fd = core().queue_open(engine, logs=True)
         self._handle = Handle(handle)
-        self._waking = (
-            threading.Lock()
-        )  # guards the number below, which others get once it is closed
+        # Guards the number below, which others get once it is closed.
+        self._waking = threading.RLock()
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._events = (abi.Event * _BATCH)()
         self._waiting: dict[int, tuple[TaskFuture, Callable[[int], Any]]] = {}
@@ -260,9 +262,9 @@ class CompletionThread:
             # Longer than that only a user's callback takes, which is then left to itself.
             self._thread.join(_PATIENCE)
         with self._waking:
-            if self._wake >= 0:
-                os.close(self._wake)
-                self._wake = -1
+            wake, self._wake = self._wake, -1
+            if wake >= 0:
+                os.close(wake)
         for future in self.futures():
             future.cancel()
         self._waiting.clear()

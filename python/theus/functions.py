@@ -186,7 +186,7 @@ def is_importable(fn: types.FunctionType) -> bool:
     return found is fn
 
 
-_registry_lock = threading.Lock()
+_registry_lock = threading.RLock()
 
 
 @contextlib.contextmanager
@@ -374,7 +374,7 @@ class FunctionCache:
 
     def __init__(self, engine: int) -> None:
         self._engine = engine
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._known: weakref.WeakKeyDictionary[Any, _Defined] = weakref.WeakKeyDictionary()
 
     def handle(self, fn: Callable[..., Any]) -> FunctionHandle:

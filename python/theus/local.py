@@ -92,7 +92,7 @@ class DaemonThreads:
     def __init__(self, limit: int, name: str) -> None:
         self.limit = limit
         self._name = name
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._work = threading.Condition(self._lock)
         self._calm = threading.Condition(self._lock)
         self._queue: collections.deque[_Work] = collections.deque()

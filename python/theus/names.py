@@ -17,7 +17,7 @@ from .errors import UnknownProcess
 # Keywords of execute() and run() themselves, which therefore cannot reach a process.
 ENGINE_OPTIONS = ("timeout", "retries")
 
-_lock = threading.Lock()
+_lock = threading.RLock()
 _decorated: dict[str, dict[str, weakref.ref[Any]]] = {}
 
 

@@ -129,7 +129,9 @@ class _Parts:
         self._name = options.name
         self.handle = Handle(_open_engine(options))
         engine = self.handle.value
-        self._lock = threading.Lock()
+        # Reentrant, like all locks of this package: a signal handler or finalizer may use the engine
+        # in the thread that holds one.
+        self._lock = threading.RLock()
         self.closed = False
         self._completions: CompletionThread | None = None
         self.functions = FunctionCache(engine)
@@ -156,6 +158,8 @@ class _Parts:
                 self.require_open()
                 if self._completions is None:
                     self._completions = CompletionThread(self.handle.value)
+            if self.closed:  # by a signal handler, which could not know of the thread
+                self._completions.stop()
         return self._completions
 
     def close(self) -> None:

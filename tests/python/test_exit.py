@@ -195,3 +195,60 @@ signal.setitimer(signal.ITIMER_REAL, 0)
 print(all(answers), len(answers) >= 5)
 """
     assert run_text(text, cwd=tmp_path) == Ended(0, "True True\n", "")
+
+
+def test_closing_within_each_step_of_closing(tmp_path: Path) -> None:
+    """A signal handler that closes finds any lock of ours taken by the call that it interrupts."""
+    text = f"""{OPEN}
+import concurrent.futures
+engine.close()
+steps = [
+    (os, "eventfd_write"),
+    (os, "close"),
+    (threading.Thread, "join"),
+    (threading.Condition, "notify_all"),
+    (asyncio.SelectorEventLoop, "is_closed"),
+]
+
+def interrupt_after(owner, name):
+    original = getattr(owner, name)
+
+    def step(*arguments):
+        result = original(*arguments)
+        if threading.current_thread() is threading.main_thread() and not within:
+            within.append(name)
+            signal.raise_signal(signal.SIGALRM)
+        return result
+
+    setattr(owner, name, step)
+    return original
+
+async def await_one():
+    return await engine.execute(pow, 2, 3)
+
+signal.signal(signal.SIGALRM, lambda *_: engine.close())
+loop = asyncio.new_event_loop()
+reached = []
+for owner, name in steps:
+    engine = TheusEngine(workers=2)
+    loop.run_until_complete(await_one())
+    futures = [engine.submit(sleep) for _ in range(4)]
+    running(2)
+    within = []
+    original = interrupt_after(owner, name)
+    engine.close()
+    setattr(owner, name, original)
+    assert all(future.cancelled() for future in futures), name
+    reached += within
+loop.close()
+with TheusEngine(workers=1) as engine:
+    future = engine.submit(sleep)
+    signal.signal(signal.SIGALRM, lambda *_: print(future.cancel()))
+    within = []
+    original = interrupt_after(concurrent.futures.Future, "cancel")
+    print(future.cancel())
+    concurrent.futures.Future.cancel = original
+    print(list(concurrent.futures.as_completed([future])) == [future], *reached)
+"""
+    reached = "eventfd_write close join notify_all is_closed"
+    assert run_text(text, cwd=tmp_path) == Ended(0, f"True\nTrue\nTrue {reached}\n", "")
