@@ -84,7 +84,7 @@ func Open(o Options) (*Engine, error) {
 	}
 	e := &Engine{options: o, store: state.New(), building: map[string]int{}}
 	e.heap = shm.NewHeap(shm.HeapOptions{
-		Limit: o.HeapBytes, OnDrop: func(seg *shm.Segment) { e.pool.Retire(seg) }, OnSpare: e.trimLater,
+		Limit: o.HeapBytes, OnDrop: func(seg *shm.Segment) { e.pool.Retire(seg) }, OnSpare: e.trimLater, Cancelled: e.mayAllocate,
 	})
 	p, err := pool.New(pool.Options{
 		Name: o.Name, Python: o.Python, WorkerMain: o.WorkerMain, Env: o.Env, Cwd: o.Cwd, SysPath: o.SysPath,
@@ -117,6 +117,14 @@ func (e *Engine) Check() error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.closed {
+		return ErrClosed
+	}
+	return nil
+}
+
+// mayAllocate ends the making of a large segment when the engine closes, which would wait for it.
+func (e *Engine) mayAllocate() error {
+	if e.pool.Ending() {
 		return ErrClosed
 	}
 	return nil

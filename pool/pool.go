@@ -90,6 +90,7 @@ type Pool struct {
 	started  bool
 	closed   bool          // no new tasks
 	ending   bool          // no new processes either: Close has waited for the tasks that were left
+	closing  chan struct{} // closed when it begins to end
 	ended    chan struct{} // closed when nothing is left
 	broken   error         // why tasks cannot run
 	failures int           // starts in a row without success
@@ -113,6 +114,7 @@ func New(options Options) (*Pool, error) {
 		lacking: make([]int, options.Workers),
 		tasks:   map[uint64]*Task{},
 		targets: map[string]*Function{},
+		closing: make(chan struct{}),
 		ended:   make(chan struct{}),
 	}
 	var err error
@@ -148,17 +150,23 @@ func (p *Pool) inBackground(where string, f func()) {
 	})
 }
 
-// forWorker is inBackground for what a worker has asked; when the pool ends it needs no answer any more. mu is held.
-func (p *Pool) forWorker(where string, f func()) {
-	if !p.ending { // else Close may be waiting for the others already
-		p.inBackground(where, f)
+// forWorker is inBackground for what a worker has asked. False: the pool ends, and it needs no answer any more. mu is held.
+func (p *Pool) forWorker(where string, f func()) bool {
+	if p.ending { // Close may be waiting for the others already
+		return false
 	}
+	p.inBackground(where, f)
+	return true
 }
 
-func (p *Pool) isEnding() bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.ending
+// Ending tells whether the pool has begun to end.
+func (p *Pool) Ending() bool {
+	select {
+	case <-p.closing:
+		return true
+	default:
+		return false
+	}
 }
 
 // spawn runs f in a goroutine whose panic poisons the engine.
@@ -222,6 +230,9 @@ func (p *Pool) Close(grace time.Duration) {
 	p.mu.Lock()
 	first := !p.ending
 	p.ending = true
+	if first {
+		close(p.closing)
+	}
 	p.stopWatch()
 	p.mu.Unlock()
 	if first {
@@ -237,7 +248,6 @@ func (p *Pool) end() {
 	p.giveUpLocating()
 	p.mu.Lock()
 	p.cancelAll(Outcome{Status: Cancelled, Message: "the engine was closed"})
-	p.announceRetired() // who waits for room has waited enough
 	z, workers := p.zygote, p.workers
 	p.zygote, p.workers = nil, make([]*worker, len(workers))
 	for _, w := range workers {

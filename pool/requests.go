@@ -133,9 +133,9 @@ func (w *worker) fetchPrivate(request uint64, t *Task, id uint64) {
 		return
 	}
 	p := w.pool
-	p.forWorker("private memory for a worker", func() {
+	begun := p.forWorker("private memory for a worker", func() {
 		var room *shm.Reservation
-		err := p.WithRoom(inTurn(func() (err error) {
+		err := p.WithRoom(p.inTurn(func() (err error) {
 			room, err = p.options.Heap.ReservePrivate(seg)
 			return err
 		}))
@@ -151,6 +151,9 @@ func (w *worker) fetchPrivate(request uint64, t *Task, id uint64) {
 			w.answerPrivate(request, seg, room)
 		}
 	})
+	if !begun {
+		p.after(seg.Unref)
+	}
 }
 
 func (w *worker) answerFull(request uint64, err error) {
@@ -235,10 +238,9 @@ func (w *worker) answerValue(request uint64, t *Task, codec uint8, label string,
 	p := w.pool
 	p.forWorker(label, func() {
 		var value Value
-		var full error
 		data, err := of(source)
 		if err == nil {
-			full = p.WithRoom(inTurn(func() (err error) {
+			err = p.WithRoom(p.inTurn(func() (err error) {
 				value, err = NewValue(p.options.Heap, codec, [][]byte{data}, label)
 				return err
 			}))
@@ -249,8 +251,8 @@ func (w *worker) answerValue(request uint64, t *Task, codec uint8, label string,
 		if w.judged {
 			return
 		}
-		if full != nil {
-			w.answerFull(request, full)
+		if isFull(err) {
+			w.answerFull(request, err)
 			return
 		}
 		var fds []int
@@ -283,7 +285,7 @@ func (w *worker) onAlloc(request uint64, d *decoder) error {
 		}
 		var seg *shm.Segment
 		var writer int
-		err := p.WithRoom(inTurn(func() (err error) {
+		err := p.WithRoom(p.inTurn(func() (err error) {
 			seg, writer, err = p.options.Heap.Grant(int64(size), label)
 			return err
 		}))

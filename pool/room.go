@@ -12,10 +12,10 @@ import (
 const Patience = 200 * time.Millisecond
 
 // WithRoom allocates; when the heap is full of memory that workers are about to let go of, it waits for them a little. Not
-// for the reactor, which is what hears of them, nor with mu held. The end of the pool ends the wait.
+// for the reactor, which is what hears of them, nor with mu held. ErrClosed when the pool ends before there is room.
 func (p *Pool) WithRoom(allocate func() error) error {
 	err := allocate()
-	if !errors.As(err, new(*shm.FullError)) {
+	if !isFull(err) {
 		return err
 	}
 	deadline := time.Now().Add(Patience)
@@ -23,17 +23,25 @@ func (p *Pool) WithRoom(allocate func() error) error {
 	for {
 		retired := p.Retired()
 		err := allocate()
-		if !errors.As(err, new(*shm.FullError)) || !p.options.Heap.Retiring() || p.isEnding() {
+		switch {
+		case !isFull(err):
+			return err
+		case p.Ending():
+			return ErrClosed
+		case !p.options.Heap.Retiring():
 			return err
 		}
 		asked.Do(p.LetGo)
 		select {
 		case <-retired:
+		case <-p.closing:
 		case <-time.After(time.Until(deadline)):
 			return err
 		}
 	}
 }
+
+func isFull(err error) bool { return errors.As(err, new(*shm.FullError)) }
 
 // NewValue is NewValue in the pool's heap, WithRoom.
 func (p *Pool) NewValue(codec uint8, spans [][]byte, label string) (v Value, err error) {

@@ -14,11 +14,15 @@ const MostAllocations = 8
 
 var allocations = make(chan struct{}, MostAllocations)
 
-// inTurn is allocate, as one of at most MostAllocations.
-func inTurn(allocate func() error) func() error {
+// inTurn is allocate, as one of at most MostAllocations, of all pools. ErrClosed when the pool ends before its turn comes.
+func (p *Pool) inTurn(allocate func() error) func() error {
 	return func() error {
-		allocations <- struct{}{}
-		defer func() { <-allocations }()
-		return allocate()
+		select {
+		case allocations <- struct{}{}:
+			defer func() { <-allocations }()
+			return allocate()
+		case <-p.closing:
+			return ErrClosed
+		}
 	}
 }

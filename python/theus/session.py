@@ -129,8 +129,8 @@ class _Parts:
         self._name = options.name
         self.handle = Handle(_open_engine(options))
         engine = self.handle.value
-        # Reentrant, like all locks of this package: a signal handler or finalizer may use the engine
-        # in the thread that holds one.
+        # Reentrant, like all locks of this package: a signal handler or finalizer may use the
+        # engine in the thread that holds one.
         self._lock = threading.RLock()
         self.closed = False
         self._completions: CompletionThread | None = None

@@ -94,7 +94,8 @@ def memory_cgroup(limit: int) -> Iterator[MemoryCgroup]:
         try:
             yield group
         finally:
-            for directory in [*group.directory.glob("*/"), group.directory]:
+            inner = [path for path in group.directory.iterdir() if path.is_dir()]
+            for directory in [*inner, group.directory]:
                 until(lambda gone=directory: _removed(gone), f"{directory} to be empty and removed")
         return
     raise NoCgroup(f"no memory cgroup can be made here: {'; '.join(refusals) or 'there is none'}")

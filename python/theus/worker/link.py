@@ -448,9 +448,13 @@ class Link:
             self._acknowledge()
             while not done():
                 if self._reader:
-                    # In slices: handlers are let in between them.
+                    # In slices: handlers are let in between them, who may wait for other threads.
                     self._state.wait(_SLICE)
-                    interruptible(_nothing)
+                    self._state.release()
+                    try:
+                        interruptible(_nothing)
+                    finally:
+                        self._state.acquire()
                     continue
                 self._reader = threading.get_ident()
                 try:

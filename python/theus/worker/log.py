@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 from . import frames, wire
 from .link import Link
+from .signals import uninterrupted
 
 _LONGEST = 8 << 10
 
@@ -30,12 +32,20 @@ class TaskLogger(logging.Logger):
         self.task = 0
         self.addHandler(_ToHost(self, link))
 
+    @uninterrupted  # logging takes a lock in it
+    def isEnabledFor(self, level: int) -> bool:
+        return super().isEnabledFor(level)
+
 
 class _ToHost(logging.Handler):
     def __init__(self, logger: TaskLogger, link: Link) -> None:
         super().__init__()
         self._logger = logger
         self._link = link
+
+    @uninterrupted  # logging takes a lock in it
+    def handle(self, record: logging.LogRecord) -> Any:
+        return super().handle(record)
 
     def emit(self, record: logging.LogRecord) -> None:
         try:

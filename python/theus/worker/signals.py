@@ -45,12 +45,13 @@ def uninterrupted(function: Callable[P, R]) -> Callable[P, R]:
         global _depth
         if threading.get_ident() != _main:
             return function(*args, **kwargs)
-        _depth += 1
+        before = _depth
         try:
+            _depth = before + 1
             return function(*args, **kwargs)
         finally:
-            _depth = max(0, _depth - 1)  # 0 already: a child that was forked in the middle
-            if not _depth:
+            _depth = before
+            if not before:
                 _run_put_off()
 
     return whole
@@ -93,7 +94,10 @@ class _Handler:
         if _depth:
             _put_off[number] = self.original, frame  # once, as pending signals are
             return None
-        return self.original(number, frame)
+        try:
+            return self.original(number, frame)
+        finally:
+            _run_put_off()  # it may have come before those were run, and now they would not be
 
 
 @functools.wraps(signal.signal)
