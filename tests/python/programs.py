@@ -13,11 +13,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import pytest
+
 from polling import until
 from processes import in_session
 
 # So long that only a hang takes longer, also on a machine that has much else to do.
 PATIENCE = 180.0
+
+needs_numpy_in_a_removed_directory = pytest.mark.skipif(
+    sys.version_info[:3] == (3, 13, 0), reason="Python 3.13.0 fails to import numpy there"
+)
 
 
 class Ended(NamedTuple):

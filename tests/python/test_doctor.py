@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 
-from programs import Ended, run_text, started
+from conftest import CgroupFactory
+from programs import Ended, needs_numpy_in_a_removed_directory, run_text, started
 from theus.doctor import live, report
 from theus.doctor.findings import Finding
 
@@ -199,6 +198,7 @@ def test_dev_shm_does_not_matter(tmp_path: Path) -> None:
     assert found.of("live", "zero copy")["status"] == "ok"
 
 
+@needs_numpy_in_a_removed_directory
 def test_no_home_and_a_working_directory_that_is_gone(tmp_path: Path) -> None:
     gone = tmp_path / "gone"
     gone.mkdir()
@@ -208,34 +208,10 @@ def test_no_home_and_a_working_directory_that_is_gone(tmp_path: Path) -> None:
     assert found.code == 0
 
 
-@contextlib.contextmanager
-def memory_group(limit: int) -> Iterator[Path]:
-    """A real control group with so much memory."""
-    name = f"theus-doctor-{os.getpid()}"
-    for parent, file in (
-        ("/sys/fs/cgroup/memory", "memory.limit_in_bytes"),
-        ("/sys/fs/cgroup", "memory.max"),
-    ):
-        group = Path(parent, name)
-        try:
-            group.mkdir()
-            (group / file).write_text(str(limit))
-        except OSError:
-            with contextlib.suppress(OSError):
-                group.rmdir()
-            continue
-        try:
-            yield group
-        finally:
-            group.rmdir()
-        return
-    pytest.skip("no control group can be made here: neither v1 nor v2 is mounted writable")
-
-
-def test_a_tight_control_group(tmp_path: Path) -> None:
-    with memory_group(200 * MIB) as group:
-        join = f"open({str(group / 'cgroup.procs')!r}, 'w').write('0')\n"
-        found = doctor(tmp_path, join)
+def test_a_tight_control_group(tmp_path: Path, make_cgroup: CgroupFactory) -> None:
+    group = make_cgroup(200 * MIB)
+    join = f"open({str(group.directory / 'cgroup.procs')!r}, 'w').write('0')\n"
+    found = doctor(tmp_path, join)
     heap = found.of("memory", "heap")
     assert heap["status"] == "degraded"
     assert group.name in heap["value"]
