@@ -64,17 +64,15 @@ func reserveThreads() error {
 	})
 	engines := len(reserved.engines) + reserved.opening + 1
 	wanted := runtime.GOMAXPROCS(0) + waitingOfProcess + waitingOfEngine*engines
-	if wanted <= reserved.threads {
-		reserved.opening++
-		return nil
+	if wanted > reserved.threads {
+		// For all of them: those that Go has already may be waiting for the engines that are open.
+		if left := int(C.shim_threads_left(C.int(wanted))); left < wanted {
+			return &shm.LimitError{What: "threads", Limit: 0, Errno: syscall.EAGAIN, Advice: "raise what is used up of " +
+				"ulimit -u, pids.max of the control group (docker --pids-limit) and ulimit -v, or end other processes"}
+		}
+		occupyThreads(wanted)
+		reserved.threads = wanted
 	}
-	// For all of them: those that Go has already may be waiting for the engines that are open.
-	if left := int(C.shim_threads_left(C.int(wanted))); left < wanted {
-		return &shm.LimitError{What: "threads", Limit: 0, Errno: syscall.EAGAIN, Advice: "raise what is used up of " +
-			"ulimit -u, pids.max of the control group (docker --pids-limit) and ulimit -v, or end other processes"}
-	}
-	occupyThreads(wanted)
-	reserved.threads = wanted
 	reserved.opening++
 	return nil
 }

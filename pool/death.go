@@ -191,7 +191,7 @@ func (w *worker) notSpawned(reason string) {
 	w.fault = &linkError{"the zygote cannot fork", errors.New(reason)}
 	p.settle(w)
 	w.discard()
-	if p.ending || p.workers[w.index] != w {
+	if p.Ending() || p.workers[w.index] != w {
 		return
 	}
 	p.workers[w.index] = nil
@@ -208,7 +208,7 @@ func (p *Pool) judge(w *worker) {
 	p.settle(w)
 	w.discard()
 	p.buried++
-	if p.ending || p.workers[w.index] != w {
+	if p.Ending() || p.workers[w.index] != w {
 		return
 	}
 	p.workers[w.index] = nil

@@ -89,8 +89,7 @@ type Pool struct {
 
 	started  bool
 	closed   bool          // no new tasks
-	ending   bool          // no new processes either: Close has waited for the tasks that were left
-	closing  chan struct{} // closed when it begins to end
+	closing  chan struct{} // closed, with mu held, when Close has waited for the tasks that were left: no new processes either
 	ended    chan struct{} // closed when nothing is left
 	broken   error         // why tasks cannot run
 	failures int           // starts in a row without success
@@ -152,14 +151,14 @@ func (p *Pool) inBackground(where string, f func()) {
 
 // forWorker is inBackground for what a worker has asked. False: the pool ends, and it needs no answer any more. mu is held.
 func (p *Pool) forWorker(where string, f func()) bool {
-	if p.ending { // Close may be waiting for the others already
+	if p.Ending() { // Close may be waiting for the others already
 		return false
 	}
 	p.inBackground(where, f)
 	return true
 }
 
-// Ending tells whether the pool has begun to end.
+// Ending tells whether the pool has begun to end. With mu held it stays as it is.
 func (p *Pool) Ending() bool {
 	select {
 	case <-p.closing:
@@ -228,8 +227,7 @@ func (p *Pool) Close(grace time.Duration) {
 		p.Drain(grace)
 	}
 	p.mu.Lock()
-	first := !p.ending
-	p.ending = true
+	first := !p.Ending()
 	if first {
 		close(p.closing)
 	}

@@ -52,7 +52,7 @@ const owedAnswer = ^uint64(0)
 
 // watchLater arms the next round, unless it is. mu is held.
 func (p *Pool) watchLater() {
-	if p.round != nil || p.ending || p.broken != nil {
+	if p.round != nil || p.Ending() || p.broken != nil {
 		return
 	}
 	period := p.options.WatchPeriod
@@ -76,7 +76,7 @@ func (p *Pool) watch() {
 	p.mu.Lock()
 	defer p.unlock()
 	p.round = nil
-	if p.ending {
+	if p.Ending() {
 		return
 	}
 	p.lastRound = time.Now()

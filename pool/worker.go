@@ -152,7 +152,7 @@ func (p *Pool) goOnWithout(z *zygote, index int, err error) {
 	guard.AfterFunc(delay, "worker start", p.options.OnPanic, func() {
 		p.mu.Lock()
 		defer p.unlock()
-		if p.zygote == z && z.ready && !z.failed && !p.ending && p.broken == nil && p.workers[index] == nil {
+		if p.zygote == z && z.ready && !z.failed && !p.Ending() && p.broken == nil && p.workers[index] == nil {
 			p.launchOrGoOn(z, index)
 		}
 	})

@@ -40,7 +40,7 @@ func (p *Pool) startZygote() {
 	z, err := p.newZygote()
 	p.mu.Lock()
 	defer p.unlock()
-	if p.ending {
+	if p.Ending() {
 		if z != nil {
 			z.abandonUnread()
 		}
@@ -85,7 +85,7 @@ func (p *Pool) startAgainOrGiveUp(err error) {
 	guard.AfterFunc(startAgain, "zygote start", p.options.OnPanic, func() {
 		p.mu.Lock()
 		defer p.unlock()
-		if !p.ending && p.broken == nil {
+		if !p.Ending() && p.broken == nil {
 			p.inBackground("zygote start", p.startZygote)
 		}
 	})
@@ -286,7 +286,7 @@ func (z *zygote) onReady(payload []byte) error {
 		p.log(LogRecord{Worker: -1, Level: 30, Logger: "theus", Message: text})
 	}
 	for i, w := range p.workers {
-		if w == nil && !p.ending {
+		if w == nil && !p.Ending() {
 			p.launchOrGoOn(z, i)
 		}
 	}
@@ -354,7 +354,7 @@ func (z *zygote) lost(err error) {
 	p := z.pool
 	p.mu.Lock()
 	defer p.unlock()
-	if z.failed || p.ending || p.zygote != z {
+	if z.failed || p.Ending() || p.zygote != z {
 		p.reactor.remove(z.conn, z.token)
 		return
 	}
@@ -406,7 +406,7 @@ func (p *Pool) replaceZygote(z *zygote, orphans []*worker) {
 	if p.zygote == z {
 		p.zygote = nil
 	}
-	again := !p.ending && p.broken == nil
+	again := !p.Ending() && p.broken == nil
 	if again && p.failures >= maxFailures {
 		p.giveUp(fmt.Sprintf("the zygote %s (%s), %d times in a row; what it printed is on stderr", z.status, strings.Join([]string{p.options.Python, "-I", p.options.WorkerMain}, " "), p.failures))
 		again = false
