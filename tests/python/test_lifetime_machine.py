@@ -63,6 +63,20 @@ numbers = st.integers(0, 10_000)
 hits: collections.Counter[str] = collections.Counter()
 
 
+def numpy_reads_back(view: memoryview, dtype: np.dtype[Any]) -> bool:
+    """Whether numpy takes its own description of what is not a plain number for the same dtype.
+
+    It reads V3 back as a structure without fields. A packed structure that happens to lie aligned,
+    as a single one does, it describes with native alignment, and then misses the padding.
+    """
+    if dtype.kind != "V":
+        return True
+    try:
+        return np.asarray(view).dtype == dtype
+    except RuntimeError:
+        return False
+
+
 def step(when: Callable[[Machine], Any] = lambda _: True, **draws: Any) -> Any:
     """A rule that is counted."""
 
@@ -238,7 +252,9 @@ class Machine(RuleBasedStateMachine):
     def as_memoryview(self, which: int) -> None:
         view = self.some(which)
         with contextlib.suppress(ValueError):  # a dtype that has no such format
-            self.views.append(View(memoryview(view.real), view.twin, view.memory))
+            real = memoryview(view.real)
+            if numpy_reads_back(real, view.twin.dtype):
+                self.views.append(View(real, view.twin, view.memory))
 
     @step(lambda self: self.views, which=numbers)
     def through_dlpack(self, which: int) -> None:
@@ -361,8 +377,10 @@ class Machine(RuleBasedStateMachine):
 
     @invariant()
     def every_view_reads_what_it_must(self) -> None:
+        self.failed = True
         for view in self.views:
             view.check()
+        self.failed = False
         del self.views[: max(0, len(self.views) - MOST_VIEWS)]
 
     @invariant()
