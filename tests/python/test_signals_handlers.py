@@ -186,10 +186,13 @@ def test_a_tasks_handler_may_raise_in_the_middle_of_ctx(make_engine: EngineFacto
     assert engine.run(pow, 2, 3) == 8
     in_use = engine.stats()["memory"]["in_use"]
     (worker,) = engine.stats()["workers"]
-    uses, given_up, descriptors = engine.run(jobs.give_up_often, "large", 3.0)
+    descriptors = engine.run(jobs.descriptors)
+    uses, given_up = engine.run(jobs.give_up_often, "large", 3.0)
     assert uses > 100
     assert given_up > 100
-    assert descriptors == 0
+    # Not in the task itself: the answer to a request that was given up may come late, in one read
+    # with another one's, and then waits with its descriptor for whoever reads next.
+    until(lambda: engine.run(jobs.descriptors) == descriptors, "all descriptors to be closed")
     assert [w["pid"] for w in engine.stats()["workers"]] == [worker["pid"]]
     until(
         lambda: engine.reap() and engine.stats()["memory"]["in_use"] == in_use,

@@ -236,8 +236,10 @@ def test_ctrl_c_ends_a_program_with_one_traceback(tmp_path: Path, wait: str, pre
         # for ever, without us too (asyncio.run(asyncio.sleep(1000)): 4 times in 500). One more
         # press ends that.
         rest = terminal.rest(again=CTRL_C if presses > 1 else b"")
-        terminal.end()
-    assert "KeyboardInterrupt" in rest
+        assert terminal.end() == -signal.SIGINT
+    # One more that comes when Python begins to print the traceback interrupts the write, and Python
+    # prints no more of it; without us, too (asyncio.run(asyncio.sleep(1000)): 5 times in 2282).
+    assert "KeyboardInterrupt" in rest or presses > 1
     assert "theus-" not in rest, "a thread of the package has something to say"
     if presses == 1:
         # asyncio's runner shows in the same traceback why it cancelled the task, if it did.
