@@ -1,8 +1,9 @@
 """What the processes of a host write down while they may die at any moment.
 
 One line of JSON per fact, each by a single write to a file opened for appending: the kernel puts
-such writes one behind the other, whichever process they come from, and a killed writer leaves
-either the whole line or none.
+such writes one behind the other, whichever process they come from. But it copies page by page, so
+where a line crosses the end of a page a reader may see half of it, and a killed writer may leave
+half of it. Half a line counts as none: the writer had not gone on from it.
 
     order   task, kind, retries     a client is about to submit a task
     begin   task, pid               a worker has entered the task's function
@@ -16,6 +17,7 @@ either the whole line or none.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from pathlib import Path
@@ -31,14 +33,19 @@ class Journal:
         self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
     def note(self, what: str, **facts: Any) -> None:
-        os.write(self._fd, json.dumps({"what": what, **facts}).encode() + b"\n")
+        # A line of its own, also behind the half of a line that a killed writer has left.
+        os.write(self._fd, b"\n" + json.dumps({"what": what, **facts}).encode() + b"\n")
 
 
 def read(path: Path) -> list[dict[str, Any]]:
     """All facts, in the order in which they were written."""
     if not path.exists():
         return []
-    return [json.loads(line) for line in path.read_bytes().splitlines()]
+    facts = []
+    for line in filter(None, path.read_bytes().splitlines()):
+        with contextlib.suppress(ValueError):  # half a line is no JSON
+            facts.append(json.loads(line))
+    return facts
 
 
 _own: Journal | None = None
