@@ -227,6 +227,7 @@ func (h *puppets) end() {
 	}
 	h.source.arrays["x"].Unref()
 	require.Equal(h.t, len(h.tasks), h.source.released)
+	h.heap.Close() // it may have kept the arena of a small result for the next one
 	h.settled(func() bool { return h.heap.Stats().InUse == 0 && openDescriptors() == h.descriptors })
 }
 
