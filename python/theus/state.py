@@ -42,12 +42,17 @@ class State(Mapping[str, Any]):
     @property
     def data(self) -> FrozenDict:
         """The values, as a read-only dict; decoded when first looked at."""
-        if self._data is None:
+        data = self._data
+        if data is None:
             load = self._load
-            encoded = load() if load is not None else None
-            self._data = decode_state(encoded) if encoded else FrozenDict()
+            if load is None:  # another thread has decoded it since the look above
+                assert self._data is not None
+                return self._data
+            encoded = load()
+            data = decode_state(encoded) if encoded else FrozenDict()
+            self._data = data  # before _load goes: who finds that gone finds this
             self._load = None
-        return self._data
+        return data
 
     @property
     def heavy(self) -> Any:

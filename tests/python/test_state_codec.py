@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import pickle
 import struct
+import sys
+import threading
+from types import CodeType, FrameType
 from typing import Any
 
 import numpy as np
@@ -103,3 +106,38 @@ def test_a_state_never_changes() -> None:
     with pytest.raises(TypeError, match=r"ctx\.state"):
         pickle.dumps(state)
     assert state, "also an empty one: compare_and_swap returns it"
+
+
+def test_threads_may_decode_a_snapshot_at_the_same_time() -> None:
+    """Wherever one is when another has decoded it: both see the values, not an empty dict."""
+    code = State.data.fget.__code__  # type: ignore[attr-defined]
+    moments = 0
+    for moment in range(30):
+        state = State(7, lambda: encoded({("a",): (2, b"1")}), None)
+        moments += _decode_with_another(state, code, moment)
+        assert state.data == {"a": 1}, f"after line {moment}"
+    assert 3 < moments < 30
+
+
+def _decode_with_another(state: State, code: CodeType, moment: int) -> bool:
+    """Decode, and let another thread do so before a certain line; gives whether there was one."""
+    left, met = moment, False
+
+    def look(frame: FrameType, event: str, _: object) -> Any:
+        nonlocal left, met
+        if frame.f_code is code and event == "line":
+            if left == 0:
+                met = True
+                other = threading.Thread(target=lambda: state.data)
+                other.start()
+                other.join()
+            left -= 1
+        return look
+
+    before = sys.gettrace()
+    sys.settrace(look)
+    try:
+        assert state.data == {"a": 1}, f"before line {moment}"
+    finally:
+        sys.settrace(before)
+    return met
