@@ -90,11 +90,10 @@ def without_guard(mutant: Mutant) -> Ended:
         for cut in mutant.cuts:
             path = TREE / cut.file
             path.write_text(cut_out(path.read_text(), cut))
-        ended = run(mutant.test)
-        for _ in range(mutant.tries - 1):
+        for _ in range(mutant.tries):
+            ended = run(mutant.test)
             if ended.verdict != "passed":
                 break
-            ended = run(mutant.test)
         return ended
     finally:
         for name, text in files.items():

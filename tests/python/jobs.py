@@ -285,11 +285,6 @@ def give_up_often(ctx: Any, key: str, seconds: float) -> tuple[int, int]:
     return uses, given_up
 
 
-def descriptors() -> int:
-    """How many this process has."""
-    return len(os.listdir("/proc/self/fd"))
-
-
 def set_handlers() -> list[str]:
     """What `signal` says wrongly of handlers."""
     wrong = []

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import jobs
+import processes
 from conftest import EngineFactory
 from polling import until
 from programs import Ended, run_text, started
@@ -186,13 +187,16 @@ def test_a_tasks_handler_may_raise_in_the_middle_of_ctx(make_engine: EngineFacto
     assert engine.run(pow, 2, 3) == 8
     in_use = engine.stats()["memory"]["in_use"]
     (worker,) = engine.stats()["workers"]
-    descriptors = engine.run(jobs.descriptors)
+    descriptors = processes.descriptors(worker["pid"])
     uses, given_up = engine.run(jobs.give_up_often, "large", 3.0)
     assert uses > 100
     assert given_up > 100
-    # Not in the task itself: the answer to a request that was given up may come late, in one read
-    # with another one's, and then waits with its descriptor for whoever reads next.
-    until(lambda: engine.run(jobs.descriptors) == descriptors, "all descriptors to be closed")
+    # Not right after the task: the answer to a request that was given up may come late, in one
+    # read with another one's, and then waits with its descriptor for whoever reads next.
+    until(
+        lambda: engine.run(pow, 2, 3) == 8 and processes.descriptors(worker["pid"]) == descriptors,
+        "all descriptors to be closed",
+    )
     assert [w["pid"] for w in engine.stats()["workers"]] == [worker["pid"]]
     until(
         lambda: engine.reap() and engine.stats()["memory"]["in_use"] == in_use,
