@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import signal
 import sys
@@ -54,6 +55,9 @@ def loaded_library(installed_package: None) -> None:
     del engine
     left = leaks.left_over(before._replace(descriptors=leaks.holdings().descriptors))
     assert not left, left
+    # Every test looks for garbage. It need not look at what pytest and the modules hold: a hundred
+    # thousand objects, which took longer than most tests.
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -17,7 +17,7 @@ os.environ[MARK] = uuid.uuid4().hex
 
 
 # Other programs allocate and free between the look at the machine and the look at them: a single
-# reading may be wrong by as much, either way. So many are taken where there are such programs.
+# reading may be wrong by as much, either way. So many are taken while they do.
 _READINGS = 10
 
 
@@ -26,15 +26,29 @@ def unaccounted_bytes() -> int:
 
     One reading: while other programs are busy it may be too high or too low.
     """
-    return _machine() - _foreign()
+    machine, foreign = _reading()
+    return machine - foreign
 
 
 def most_unaccounted_bytes() -> int:
-    """The highest of some readings: what a later one can be compared with."""
-    first = unaccounted_bytes()
-    if not _foreign():
-        return first
-    return max(first, *(unaccounted_bytes() for _ in range(_READINGS)))
+    """The highest of some readings: what a later one can be compared with.
+
+    Two that are equal suffice: nobody has allocated or freed anything between them.
+    """
+    before = _reading()
+    highest = before[0] - before[1]
+    for _ in range(_READINGS):
+        now = _reading()
+        highest = max(highest, now[0] - now[1])
+        if now == before:
+            break
+        before = now
+    return highest
+
+
+def _reading() -> tuple[int, int]:
+    """The shared pages of the machine, and those of other programs, in bytes."""
+    return _machine(), _foreign()
 
 
 def _machine() -> int:
@@ -71,18 +85,39 @@ def _is_ours(pid: str) -> bool:
 def _memory_files(pid: str) -> dict[tuple[int, int], int]:
     """The memory files that a process has open or mapped: how many bytes of pages each has."""
     found = {}
-    for kind in ("fd", "map_files"):
-        directory = f"/proc/{pid}/{kind}"
+    for path in _open_memory_files(pid) + _mapped_memory_files(pid):
         try:
-            entries = os.listdir(directory)
-        except OSError:  # it has just ended, or is another user's
+            status = os.stat(path)
+        except OSError:  # closed or unmapped meanwhile
             continue
-        for entry in entries:
-            path = f"{directory}/{entry}"
-            try:
-                if os.readlink(path).startswith("/memfd:"):
-                    status = os.stat(path)
-                    found[status.st_dev, status.st_ino] = status.st_blocks * 512
-            except OSError:  # closed or unmapped meanwhile
-                continue
+        found[status.st_dev, status.st_ino] = status.st_blocks * 512
     return found
+
+
+def _open_memory_files(pid: str) -> list[str]:
+    directory = f"/proc/{pid}/fd"
+    try:
+        paths = [f"{directory}/{fd}" for fd in os.listdir(directory)]
+    except OSError:  # it has just ended, or is another user's
+        return []
+    return [path for path in paths if _target(path).startswith("/memfd:")]
+
+
+def _target(link: str) -> str:
+    try:
+        return os.readlink(link)
+    except OSError:  # closed meanwhile
+        return ""
+
+
+def _mapped_memory_files(pid: str) -> list[str]:
+    """By the list of all maps: a process has hundreds, and each would be a link to be read."""
+    try:
+        maps = Path(f"/proc/{pid}/maps").read_text()
+    except OSError:  # it has just ended, or is another user's
+        return []
+    return [
+        f"/proc/{pid}/map_files/{line.split()[0]}"
+        for line in maps.splitlines()
+        if "/memfd:" in line
+    ]
