@@ -7,9 +7,9 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import NamedTuple
 
+from proc_files import listed, target, text
 from shared_pages import most_unaccounted_bytes, unaccounted_bytes
 
 PATIENCE = 5.0
@@ -52,9 +52,9 @@ def left_over(before: Holdings) -> str:
         # what another program is just giving back, would be the only one.
         last = time.monotonic() > deadline
         gc.collect()
-        text = _difference(before, _now(unaccounted_bytes))
-        if not text or last:
-            return text
+        difference = _difference(before, _now(unaccounted_bytes))
+        if not difference or last:
+            return difference
         threading.Event().wait(0.01)  # poll; what is awaited sends no signal
 
 
@@ -76,39 +76,21 @@ def _difference(before: Holdings, now: Holdings) -> str:
 def children(pid: int) -> list[int]:
     """All descendants of a process, zombies included."""
     found: list[int] = []
-    for task in _listing(f"/proc/{pid}/task"):
-        text = _read(f"/proc/{pid}/task/{task}/children")
-        for child in map(int, text.split()):
+    for task in listed(f"/proc/{pid}/task"):
+        ids = text(f"/proc/{pid}/task/{task}/children")
+        for child in map(int, ids.split()):
             found += [child, *children(child)]
     return found
 
 
 def _descriptors() -> frozenset[str]:
     found = set()
-    for fd in _listing("/proc/self/fd"):
-        try:
-            target = os.readlink(f"/proc/self/fd/{fd}")
-        except OSError:  # the one that lists the directory
-            continue
-        if target.endswith(_OF_GO):
-            continue
-        found.add(f"{fd} -> {target}")
+    for fd in listed("/proc/self/fd"):
+        leads_to = target(f"/proc/self/fd/{fd}")
+        if leads_to and not leads_to.endswith(_OF_GO):  # it is empty for the one that lists
+            found.add(f"{fd} -> {leads_to}")
     return frozenset(found)
 
 
 def _mappings(pid: str) -> int:
-    return sum(1 for line in _read(f"/proc/{pid}/maps").splitlines() if "memfd:" in line)
-
-
-def _listing(path: str) -> list[str]:
-    try:
-        return os.listdir(path)
-    except OSError:
-        return []
-
-
-def _read(path: str) -> str:
-    try:
-        return Path(path).read_text()
-    except OSError:
-        return ""
+    return sum(1 for line in text(f"/proc/{pid}/maps").splitlines() if "memfd:" in line)

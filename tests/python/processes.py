@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from proc_files import text
+
 _REGION = re.compile(r"^([0-9a-f]+)-([0-9a-f]+) (\S+) \S+ \S+ \S+ *(.*)$")
 _AMOUNT = re.compile(r"^(\w+): +(\d+) kB$")
 _ZOMBIE = ("Z", "X")
@@ -61,8 +63,8 @@ def region_of(pid: int | str, address: int) -> Region:
 
 def proportional_size(pid: int) -> int:
     """Bytes of a process, each page divided by how many share it (PSS)."""
-    text = Path(f"/proc/{pid}/smaps_rollup").read_text()
-    found = re.search(r"^Pss: +(\d+) kB$", text, re.MULTILINE)
+    rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    found = re.search(r"^Pss: +(\d+) kB$", rollup, re.MULTILINE)
     assert found is not None
     return int(found[1]) << 10
 
@@ -140,20 +142,13 @@ def doings(pids: Iterable[int]) -> str:
     with its state and the place in the kernel where it waits."""
     lines = []
     for pid in pids:
-        command = _text(f"/proc/{pid}/cmdline").replace("\0", " ")[:100]
+        command = text(f"/proc/{pid}/cmdline").replace("\0", " ")[:100]
         lines.append(f"{pid} {command}")
         for thread in _listed(f"/proc/{pid}/task"):
             place = f"/proc/{pid}/task/{thread}"
-            state = _text(f"{place}/stat").rpartition(")")[2][:3].strip()
-            lines.append(f"    {_text(f'{place}/comm').strip()} {state} {_text(f'{place}/wchan')}")
+            state = text(f"{place}/stat").rpartition(")")[2][:3].strip()
+            lines.append(f"    {text(f'{place}/comm').strip()} {state} {text(f'{place}/wchan')}")
     return "\n".join(lines)
-
-
-def _text(path: str) -> str:
-    try:
-        return Path(path).read_text()
-    except OSError:
-        return ""
 
 
 def _session(pid: int) -> int:

@@ -11,6 +11,8 @@ import os
 import uuid
 from pathlib import Path
 
+from proc_files import listed, target, text
+
 # Whatever this test run starts has it in its environment, orphans included.
 MARK = "RUN_OF_THEUS_TESTS"
 os.environ[MARK] = uuid.uuid4().hex
@@ -35,15 +37,12 @@ def most_unaccounted_bytes() -> int:
 
     Two that are equal suffice: nobody has allocated or freed anything between them.
     """
-    before = _reading()
-    highest = before[0] - before[1]
-    for _ in range(_READINGS):
-        now = _reading()
-        highest = max(highest, now[0] - now[1])
-        if now == before:
+    readings = [_reading()]
+    while len(readings) <= _READINGS:
+        readings.append(_reading())
+        if readings[-1] == readings[-2]:
             break
-        before = now
-    return highest
+    return max(machine - foreign for machine, foreign in readings)
 
 
 def _reading() -> tuple[int, int]:
@@ -95,29 +94,14 @@ def _memory_files(pid: str) -> dict[tuple[int, int], int]:
 
 
 def _open_memory_files(pid: str) -> list[str]:
-    directory = f"/proc/{pid}/fd"
-    try:
-        paths = [f"{directory}/{fd}" for fd in os.listdir(directory)]
-    except OSError:  # it has just ended, or is another user's
-        return []
-    return [path for path in paths if _target(path).startswith("/memfd:")]
-
-
-def _target(link: str) -> str:
-    try:
-        return os.readlink(link)
-    except OSError:  # closed meanwhile
-        return ""
+    paths = [f"/proc/{pid}/fd/{fd}" for fd in listed(f"/proc/{pid}/fd")]
+    return [path for path in paths if target(path).startswith("/memfd:")]
 
 
 def _mapped_memory_files(pid: str) -> list[str]:
     """By the list of all maps: a process has hundreds, and each would be a link to be read."""
-    try:
-        maps = Path(f"/proc/{pid}/maps").read_text()
-    except OSError:  # it has just ended, or is another user's
-        return []
     return [
         f"/proc/{pid}/map_files/{line.split()[0]}"
-        for line in maps.splitlines()
+        for line in text(f"/proc/{pid}/maps").splitlines()
         if "/memfd:" in line
     ]
