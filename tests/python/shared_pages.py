@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import uuid
+from itertools import pairwise
 from pathlib import Path
 
 from proc_files import listed, target, text
@@ -26,28 +27,27 @@ _READINGS = 10
 def unaccounted_bytes() -> int:
     """Shared pages of the machine, less the memory files of other programs, in bytes.
 
-    One reading: while other programs are busy it may be too high or too low.
+    One reading: too low while another program fills memory, too high while one frees it.
     """
-    machine, foreign = _reading()
-    return machine - foreign
+    machine = _machine()
+    return machine - _foreign()
 
 
 def most_unaccounted_bytes() -> int:
-    """The highest of some readings: what a later one can be compared with.
+    """No less than there are: what a later reading can be compared with.
 
-    Two that are equal suffice: nobody has allocated or freed anything between them.
+    The machine is read between two looks at the other programs, and the lower of them is taken off.
+    With a look after it alone, every reading is too low while one program fills a gigabyte, which
+    takes longer than all of them. Readings end when nothing has changed from one to the next.
     """
-    readings = [_reading()]
-    while len(readings) <= _READINGS:
-        readings.append(_reading())
-        if readings[-1] == readings[-2]:
+    foreign, machine = [_foreign()], [_machine()]
+    while len(machine) <= _READINGS:
+        foreign.append(_foreign())
+        machine.append(_machine())
+        if foreign[-1] == foreign[-2] and machine[-1] == machine[-2]:
             break
-    return max(machine - foreign for machine, foreign in readings)
-
-
-def _reading() -> tuple[int, int]:
-    """The shared pages of the machine, and those of other programs, in bytes."""
-    return _machine(), _foreign()
+    looks = zip(machine, pairwise(foreign), strict=False)  # nobody looked after the last of machine
+    return max(pages - min(around) for pages, around in looks)
 
 
 def _machine() -> int:
