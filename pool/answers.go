@@ -102,7 +102,7 @@ func (w *worker) onCancelled(id uint64) {
 	p := w.pool
 	p.mu.Lock()
 	defer p.unlock()
-	if t := p.completed(w, id); t != nil && !t.ended.Load() {
+	if t := p.completed(w, id); t != nil && !t.finished {
 		// Nobody cancelled it (a bug in the worker): it has not run, so it may run elsewhere.
 		p.requeue(t)
 	}

@@ -247,7 +247,7 @@ func (p *Pool) settle(w *worker) {
 	for i := len(assigned) - 1; i >= 0; i-- { // from the back, each to the head: their order stays
 		t := assigned[i]
 		switch {
-		case t.ended.Load():
+		case t.finished:
 		case t.id == started:
 			p.crash(t, w, reason)
 		case w.unheard() && (started == 0 || slices.ContainsFunc(assigned[i:], func(t *Task) bool { return t.id == started })):

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -282,4 +283,43 @@ func TestAResultThatHasComeCountsHoweverLateTheTimerIs(t *testing.T) {
 	f.expire(task, w)
 	f.reactor.reading.Unlock()
 	require.Equal(t, "in time", text(f.end(task)))
+}
+
+// holder is a version of the state that looks, when it is given back, whether its task has ended already.
+type holder struct {
+	fakeSource
+	task         atomic.Pointer[Task]
+	given, early atomic.Bool
+}
+
+func (h *holder) Release() {
+	h.given.Store(true)
+	h.early.Store(h.task.Load().Ended())
+}
+
+func TestATaskHasEndedWhenItsVersionIsGivenBack(t *testing.T) {
+	f := watchedPool(t, 1)
+	gate := filepath.Join(t.TempDir(), "gate")
+	h := &holder{}
+	call := f.call("wait-for "+gate, "")
+	call.Source = h
+	task := f.submit(call)
+	h.task.Store(task)
+	require.NoError(t, os.WriteFile(gate, nil, 0o600))
+	require.Equal(t, "waited", text(f.end(task)))
+	require.True(t, h.given.Load(), "who sees the end finds the memory free that the task alone held")
+	require.False(t, h.early.Load())
+}
+
+func TestWhatStandsBehindAPanicIsRun(t *testing.T) {
+	var ran []int
+	require.Panics(t, func() {
+		runAll([]func(){
+			func() { ran = append(ran, 0) },
+			func() { panic("a bug") },
+			func() { ran = append(ran, 2) },
+			func() { ran = append(ran, 3) },
+		})
+	})
+	require.Equal(t, []int{0, 2, 3}, ran)
 }

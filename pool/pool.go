@@ -81,7 +81,9 @@ type Pool struct {
 	lastWorker uint64
 	targets    map[string]*Function // functions of C callers, by name
 	idlers     []chan struct{}      // closed when no task is left
-	retired    chan struct{}        // closed when a worker lets go of a segment; nil: nobody waits
+	// Tasks that are not in tasks any more, and whose end is not announced yet.
+	unannounced int
+	retired     chan struct{} // closed when a worker lets go of a segment; nil: nobody waits
 
 	round     *time.Timer // of the watch; nil: none is due
 	lastRound time.Time
@@ -181,15 +183,29 @@ func (p *Pool) unlock() {
 	deferred := p.deferred
 	p.deferred = nil
 	p.mu.Unlock()
-	for _, f := range deferred {
-		f()
+	runAll(deferred)
+}
+
+// runAll runs each, also when one before panics: somebody may wait for the end of a task that is announced behind it.
+func runAll(deferred []func()) {
+	for i, f := range deferred {
+		func() {
+			returned := false
+			defer func() {
+				if !returned {
+					runAll(deferred[i+1:])
+				}
+			}()
+			f()
+			returned = true
+		}()
 	}
 }
 
 // Drain waits until no task is queued or running, or until timeout (negative: for ever). It reports whether none is.
 func (p *Pool) Drain(timeout time.Duration) bool {
 	p.mu.Lock()
-	if len(p.tasks) == 0 {
+	if p.drained() {
 		p.mu.Unlock()
 		return true
 	}
@@ -256,7 +272,7 @@ func (p *Pool) end() {
 	if z != nil {
 		z.kill()
 	}
-	p.mu.Unlock()
+	p.unlock() // who waits for a task hears now that it was cancelled
 
 	deadline := time.Now().Add(closeTimeout)
 	if z != nil { // first: a worker that it did not reap is ours to reap only once it is gone, if we are PID 1 or a subreaper

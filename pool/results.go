@@ -18,7 +18,7 @@ func (p *Pool) endWith(t *Task, w *worker, value wireValue, arrays []wireArray, 
 		p.finish(t, o)
 		return
 	}
-	if t.ended.Load() { // cancelled meanwhile; finish has given its segments back
+	if t.finished { // cancelled meanwhile; finish has given its segments back
 		return
 	}
 	from := takeover{heap: p.options.Heap, segments: map[uint64]*shm.Segment{}, granted: map[uint64]bool{}, slots: map[uint64]*shm.Slot{}}

@@ -95,8 +95,11 @@ type Task struct {
 	name    string // for messages
 	pool    *Pool
 	done    chan struct{} // closed at the end
-	ended   atomic.Bool   // set after outcome is written, before done is closed
-	outcome Outcome       // written before done is closed; its holdings are given up by Release
+	ended   atomic.Bool   // set when what it held is given back, before done is closed
+	outcome Outcome       // written before ended is set; its holdings are given up by Release
+
+	// The pool is through with it. Until ended is set nobody else knows.
+	finished bool
 
 	worker *worker
 	read   map[string]struct{}     // heavy keys it was given, for the message of a crash
