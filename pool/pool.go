@@ -186,19 +186,11 @@ func (p *Pool) unlock() {
 	runAll(deferred)
 }
 
-// runAll runs each, also when one before panics: somebody may wait for the end of a task that is announced behind it.
+// runAll runs each, in their order, also when one before panics: somebody may wait for the end of a task that is announced
+// behind it.
 func runAll(deferred []func()) {
-	for i, f := range deferred {
-		func() {
-			returned := false
-			defer func() {
-				if !returned {
-					runAll(deferred[i+1:])
-				}
-			}()
-			f()
-			returned = true
-		}()
+	for _, f := range slices.Backward(deferred) {
+		defer f()
 	}
 }
 
@@ -272,8 +264,12 @@ func (p *Pool) end() {
 	if z != nil {
 		z.kill()
 	}
-	p.unlock() // who waits for a task hears now that it was cancelled
+	defer p.bury(z, workers) // deferred: a bug in what was put off does not keep the processes
+	p.unlock()               // who waits for a task hears now that it was cancelled
+}
 
+// bury waits until the killed processes are gone, and gives back what the pool holds.
+func (p *Pool) bury(z *zygote, workers []*worker) {
 	deadline := time.Now().Add(closeTimeout)
 	if z != nil { // first: a worker that it did not reap is ours to reap only once it is gone, if we are PID 1 or a subreaper
 		z.awaitDeath(time.Until(deadline))

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from proc_files import listed, target, text
+from processes import descendants
 from shared_pages import most_unaccounted_bytes, unaccounted_bytes
 
 PATIENCE = 5.0
@@ -37,8 +38,8 @@ def holdings() -> Holdings:
 def _now(shared_pages: Callable[[], int]) -> Holdings:
     return Holdings(
         descriptors=_descriptors(),
-        mappings=_mappings("self") + sum(_mappings(str(pid)) for pid in children(os.getpid())),
-        children=frozenset(children(os.getpid())),
+        mappings=_mappings("self") + sum(_mappings(str(pid)) for pid in descendants(os.getpid())),
+        children=frozenset(descendants(os.getpid())),
         threads=frozenset(t.name for t in threading.enumerate() if t.name.startswith("theus")),
         shmem=shared_pages(),
     )
@@ -71,16 +72,6 @@ def _difference(before: Holdings, now: Holdings) -> str:
     if now.shmem > before.shmem + SHMEM_NOISE:
         found.append(f"{now.shmem - before.shmem} bytes of shared pages")
     return "; ".join(found)
-
-
-def children(pid: int) -> list[int]:
-    """All descendants of a process, zombies included."""
-    found: list[int] = []
-    for task in listed(f"/proc/{pid}/task"):
-        ids = text(f"/proc/{pid}/task/{task}/children")
-        for child in map(int, ids.split()):
-            found += [child, *children(child)]
-    return found
 
 
 def _descriptors() -> frozenset[str]:
