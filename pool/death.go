@@ -26,10 +26,10 @@ func (w *worker) signalKill() error {
 	if w.pidfdLost {
 		return errors.New("the descriptor for it was lost, this process has none left (ulimit -n)")
 	}
+	w.pool.watchLater() // in case it does not die of it, or SPAWNED does not come
 	if w.pidfd < 0 {
 		return nil
 	}
-	w.pool.watchLater()                                                       // in case it does not die of it
 	if err := pidfdKill(w.pidfd); err != nil && !errors.Is(err, unix.ESRCH) { // ESRCH: it has ended
 		return fmt.Errorf("pidfd_send_signal: %w", err)
 	}
@@ -293,19 +293,19 @@ func (w *worker) discard() {
 }
 
 // awaitDeath waits until the killed process is gone. The pidfd outlives the zygote; it is taken from the
-// worker, which the reactor may settle, and its descriptors close, at any time.
+// worker, which the reactor may settle, and its descriptors close, at any time. A worker without one dies with its zygote.
 func (w *worker) awaitDeath(timeout time.Duration) {
 	w.pool.mu.Lock()
 	fd, pid := w.pidfd, w.pid
 	w.pidfd = -1
-	lost := w.pidfdLost
+	exited := w.exited
 	w.pool.mu.Unlock()
 	switch {
 	case fd >= 0:
 		defer func() { _ = closeFD(fd) }()
 		pollDeath(fd, timeout)
 		reapOrphan(pid)
-	case lost:
+	case pid > 0 && !exited:
 		pollPid(pid, timeout)
 	}
 }
@@ -341,7 +341,7 @@ func poll(fds []unix.PollFd, timeout time.Duration) (int, error) {
 func pollPid(pid int, timeout time.Duration) {
 	for deadline := time.Now().Add(timeout); time.Now().Before(deadline); {
 		reapOrphan(pid)
-		if residentBytes(pid) == 0 { // a zombie has no memory either
+		if ended(pid) {
 			return
 		}
 		_, _ = poll(nil, time.Millisecond)

@@ -252,6 +252,7 @@ func (p *Pool) finish(t *Task, o Outcome) {
 	t.outcome = o
 	delete(p.tasks, t.id)
 	p.unannounced++
+	defer p.after(func() { p.announce(t) }) // last, and whatever bug is met before: nobody else ends it any more
 	if o.Status == OK {
 		p.counts.Done++
 	} else {
@@ -265,7 +266,6 @@ func (p *Pool) finish(t *Task, o Outcome) {
 	p.after(call.release)
 	p.after(t.takeHoldings())
 	p.dropFunction(call.Function)
-	p.after(func() { p.announce(t) })
 }
 
 // announce lets everybody see that a finished task has ended. mu is not held.

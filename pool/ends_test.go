@@ -311,6 +311,43 @@ func TestATaskEndsAfterItsVersionIsGivenBack(t *testing.T) {
 	require.False(t, h.early.Load())
 }
 
+// lasting is a version of the state that takes its time to be given back.
+type lasting struct {
+	fakeSource
+	entered, leave chan struct{}
+}
+
+func (l *lasting) Release() {
+	close(l.entered)
+	<-l.leave
+	l.fakeSource.Release()
+}
+
+func TestCloseWaitsForAnEndThatAnotherCallerAnnounces(t *testing.T) {
+	f := newFixture(t, 1, "zygote")
+	source := &lasting{entered: make(chan struct{}), leave: make(chan struct{})}
+	call := f.call("hang", "")
+	call.Source = source
+	task := f.submit(call)
+	f.spawn("cancel", func() { f.Cancel(task) })
+	<-source.entered
+	ended := make(chan bool, 1)
+	f.spawn("close", func() {
+		f.Close(0)
+		ended <- task.Ended()
+	})
+	eventually(t, "all else is done", func() bool { return len(ended) > 0 || f.awaited() })
+	close(source.leave)
+	require.True(t, <-ended)
+}
+
+// awaited: somebody waits for the last end.
+func (f *fixture) awaited() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return len(f.idlers) > 0
+}
+
 func TestWhatStandsBehindAPanicIsRun(t *testing.T) {
 	var ran []int
 	require.Panics(t, func() {

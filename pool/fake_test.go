@@ -34,7 +34,9 @@ func TestMain(m *testing.M) {
 	}
 	switch name {
 	case "zygote":
-		fakeZygote()
+		fakeZygote(false)
+	case "mute zygote":
+		fakeZygote(true)
 	case "barren zygote":
 		c := newPeer(3)
 		c.read()
@@ -80,7 +82,8 @@ func (c *peerConn) write(kind frameType, id uint64, payload []byte, fds ...int) 
 	}
 }
 
-func fakeZygote() {
+// fakeZygote starts workers; a mute one does not say so.
+func fakeZygote(mute bool) {
 	c := newPeer(3)
 	var mu sync.Mutex // guards writes to c
 	if f := c.read(); f.kind != frameConfig {
@@ -96,11 +99,15 @@ func fakeZygote() {
 		cmd := exec.Command(os.Args[0], strconv.FormatUint(id, 10))
 		cmd.Env = append(os.Environ(), roleVariable+"=worker")
 		cmd.Stderr = os.Stderr
-		cmd.ExtraFiles = []*os.File{os.NewFile(uintptr(f.fds[0]), ""), os.NewFile(uintptr(f.fds[1]), "")}
+		socket, page := os.NewFile(uintptr(f.fds[0]), ""), os.NewFile(uintptr(f.fds[1]), "")
+		cmd.ExtraFiles = []*os.File{socket, page}
 		if err := cmd.Start(); err != nil {
 			panic(err)
 		}
-		closeAll(f.fds)
+		_, _ = socket.Close(), page.Close()
+		if mute {
+			continue
+		}
 		pidfd, err := unix.PidfdOpen(cmd.Process.Pid, 0)
 		if err != nil {
 			panic(err)
@@ -139,6 +146,7 @@ type fakeWorkerState struct {
 
 	hoards  bool     // keeps maps in garbage, as a reference cycle does
 	hoarded []uint64 // segments it was told to let go of, and has not
+	kept    *os.File // names the worker's own descriptor: collected, it would close it
 }
 
 func fakeWorker() {
@@ -316,10 +324,12 @@ func (w *fakeWorkerState) run(t fakeTask) {
 		}
 	case "leave-socket": // with a child, which lives until somebody has opened the FIFO for writing
 		child := exec.Command("cat", argument)
-		child.ExtraFiles = []*os.File{os.NewFile(uintptr(w.fd), "")}
+		socket := os.NewFile(uintptr(w.fd), "")
+		child.ExtraFiles = []*os.File{socket}
 		if err := child.Start(); err != nil {
 			panic(err)
 		}
+		w.kept = socket
 		w.reply(t.id, "")
 	case "refer-to-fetched": // after a file is there
 		segment := w.fetchSegmentOf(t, "x")

@@ -281,6 +281,8 @@ func (p *Pool) bury(z *zygote, workers []*worker) {
 	}
 	p.background.Wait()
 	p.stopReactor()
+	// A caller of Cancel, say, may be giving back still what its task held, and announce the end then. Only a bug reaches the deadline.
+	p.Drain(closeTimeout)
 	p.giveBack(z, workers)
 }
 

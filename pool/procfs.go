@@ -27,6 +27,14 @@ func stopped(pid int) bool {
 	return ok && state == "T"
 }
 
+// ended reports whether a process has ended; its parent may not have been told yet. (Its memory goes earlier than that.)
+func ended(pid int) bool {
+	state, _, ok := processState(pid)
+	return !ok || hasEnded(state)
+}
+
+func hasEnded(state string) bool { return state == "Z" || state == "X" }
+
 // processState reads the state letter and the kernel's flags of a process.
 func processState(pid int) (state string, flags uint64, ok bool) {
 	stat, err := readFile(fmt.Sprintf("/proc/%d/stat", pid))

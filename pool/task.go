@@ -107,6 +107,7 @@ type Task struct {
 	// Arenas that its worker was told of, one reference each. The version that it reads keeps the arrays in them, but
 	// not where they are: they would be moved while the worker looks for them where it was told.
 	pinned   map[uint64]*shm.Segment
+	sent     []*Array // along with it, one reference each: given back before its end is announced, like all that it holds
 	timer    *time.Timer
 	released bool
 }
@@ -166,9 +167,12 @@ func (t *Task) pin(a *Array) {
 
 // takeHoldings gives a function that lets go of what the task asked for and was told of, for when the pool is unlocked.
 func (t *Task) takeHoldings() func() {
-	grants, pinned := t.grants, t.pinned
-	t.grants, t.pinned = nil, nil
+	grants, pinned, sent := t.grants, t.pinned, t.sent
+	t.grants, t.pinned, t.sent = nil, nil, nil
 	return func() {
+		for _, a := range sent {
+			a.Unref()
+		}
 		for _, seg := range grants {
 			seg.Unref()
 		}

@@ -4,7 +4,8 @@ package pool
 //
 // A death comes as an event, mostly: the end of the stream, or the zygote's EXITED. Four things do not. A worker may have been
 // stopped, or hang in code that a task left behind, and then never takes up what it is given. It may die while neither channel can
-// say so: a child of its own holds the stream open, and the zygote is stopped. It may live on after SIGKILL, because the kernel does not
+// say so: a child of its own holds the stream open, and the zygote is stopped, perhaps before it has sent SPAWNED with the worker's
+// pidfd (READY comes by the worker's own stream, and may be first). It may live on after SIGKILL, because the kernel does not
 // let it go: it waits for a device or a network file system, or is frozen. And an idle worker may still map retired memory that only
 // garbage of its interpreter refers to, which it would collect with its next task at the earliest.
 //
@@ -125,7 +126,7 @@ func (p *Pool) states() map[uint64]seen {
 
 // lookAt is a round's look at one worker. mu is held.
 func (p *Pool) lookAt(w *worker, state seen) {
-	if w.isDead() {
+	if w.isDead() || w.pidfd < 0 && !w.exited && hasEnded(state.letter) {
 		if w.watched.dead++; w.watched.dead >= deadRounds {
 			w.zygote.hung(fmt.Sprintf("worker %d (pid %d) is dead, and it did not say so", w.index, w.pid))
 		}
@@ -136,8 +137,12 @@ func (p *Pool) lookAt(w *worker, state seen) {
 		if state.exiting {
 			limit = exitingRounds
 		}
-		if w.watched.dying++; w.watched.dying >= limit && w.killed && w.pidfd >= 0 {
+		switch w.watched.dying++; {
+		case w.watched.dying < limit:
+		case w.killed && w.pidfd >= 0:
 			p.reactor.post(w.partFrom)
+		case w.ready && !w.killed: // else its start has a deadline of its own
+			w.zygote.hung(fmt.Sprintf("worker %d (pid %d) is to be ended, and the zygote has not sent what for that is needed", w.index, w.pid))
 		}
 		return
 	}

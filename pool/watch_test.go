@@ -142,17 +142,22 @@ func TestAStoppedWorkerIsReplacedUnlessItRunsATask(t *testing.T) {
 	require.Equal(t, second, f.pid(), "it was left alone")
 }
 
+// openAndClose ends the child that waits for the FIFO, and does not wait for it.
+func openAndClose(t *testing.T, fifo string) {
+	t.Helper()
+	opened, err := os.OpenFile(fifo, os.O_RDWR, 0)
+	require.NoError(t, err)
+	require.NoError(t, opened.Close())
+}
+
 func TestADeathIsNoticedThoughNeitherChannelTells(t *testing.T) {
 	f := watchedPool(t, 1)
 	gate := filepath.Join(t.TempDir(), "gate")
 	require.NoError(t, unix.Mkfifo(gate, 0o600))
 	f.run("leave-socket " + gate) // the stream will not end…
-	defer func() {
-		opened, err := os.OpenFile(gate, os.O_RDWR, 0) // which ends the child that holds it, and does not wait for it
-		require.NoError(t, err)
-		require.NoError(t, opened.Close())
-	}()
+	defer openAndClose(t, gate)
 	pid := f.pid()
+	eventually(t, "the zygote has nothing more to say", func() bool { return f.reported(0) })
 	zygote := f.Processes()[0]
 	stop(t, zygote) // …and nobody reports
 	task := f.start("hang")
@@ -161,6 +166,42 @@ func TestADeathIsNoticedThoughNeitherChannelTells(t *testing.T) {
 	require.Equal(t, Crashed, f.end(task).Status)
 	require.NotEqual(t, pid, f.pid())
 	require.GreaterOrEqual(t, f.Buried(), 2, "the worker and its zygote")
+}
+
+// reported: the zygote has said that the worker was started, which may come after the worker's own READY.
+func (f *fixture) reported(index int) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	w := f.workers[index]
+	return w != nil && w.pidfd >= 0
+}
+
+func TestADeathIsNoticedOfAWorkerThatWasNeverReported(t *testing.T) {
+	f := watchedPool(t, 1)
+	f.options.Env = append(os.Environ(), roleVariable+"=mute zygote")
+	gate := filepath.Join(t.TempDir(), "gate")
+	require.NoError(t, unix.Mkfifo(gate, 0o600))
+	f.run("leave-socket " + gate)
+	defer openAndClose(t, gate)
+	pid := f.pid()
+	task := f.start("hang")
+	eventually(t, "it has started", func() bool { return f.started(task) })
+	require.False(t, f.reported(0))
+	require.NoError(t, unix.Kill(pid, unix.SIGKILL))
+	require.Equal(t, Crashed, f.end(task).Status)
+	require.NotEqual(t, pid, f.pid())
+}
+
+func TestAWorkerThatWasNeverReportedIsReplacedWhenItsTaskIsCancelled(t *testing.T) {
+	f := watchedPool(t, 1)
+	f.options.Env = append(os.Environ(), roleVariable+"=mute zygote")
+	pid := f.pid()
+	task := f.start("hang")
+	eventually(t, "it has started", func() bool { return f.started(task) })
+	f.Cancel(task)
+	require.Equal(t, Cancelled, f.end(task).Status)
+	require.NotEqual(t, pid, f.pid())
+	eventually(t, "it died with its zygote", func() bool { return residentBytes(pid) == 0 })
 }
 
 func TestAnIdlePoolHasNoTimer(t *testing.T) {

@@ -242,8 +242,8 @@ func (w *worker) sendTask(t *Task) {
 			t.pin(a)
 			n++
 		}
-		w.pool.after(a.Unref)
 	}
+	t.sent = append(t.sent, arrays...)
 	var e encoder
 	e.u64(t.call.Function.id)
 	e.u64(t.version())

@@ -420,12 +420,16 @@ func (p *Pool) replaceZygote(z *zygote, orphans []*worker) {
 // settleOrphans judges workers that died with their zygote, on the reactor.
 func (p *Pool) settleOrphans(orphans []*worker) {
 	for _, w := range orphans {
-		err := w.readRest()
-		p.mu.Lock()
-		w.unread(err)
-		p.judge(w)
-		p.unlock()
+		p.settleOrphan(w)
 	}
+}
+
+func (p *Pool) settleOrphan(w *worker) {
+	err := w.readRest()
+	p.mu.Lock()
+	defer p.unlock() // deferred: a task that was ended before a bug is met has its end announced
+	w.unread(err)
+	p.judge(w)
 }
 
 // awaitDeath waits until the process is gone.
