@@ -1,0 +1,63 @@
+package pool
+
+// Retired memory: workers are told of it, and who waits for it hears when they have let go.
+
+import (
+	"time"
+
+	"github.com/theus-project/theus-go/shm"
+)
+
+// Retire tells workers that a segment is gone from the host. The engine calls it when the heap drops one.
+func (p *Pool) Retire(seg *shm.Segment) {
+	p.mu.Lock()
+	defer p.unlock()
+	for _, w := range p.workers {
+		if w != nil && w.known[seg.ID()] != nil {
+			w.watched.retired[seg.ID()] = struct{}{}
+			w.send(frameRetire, seg.ID(), nil)
+			w.works()
+		}
+	}
+}
+
+// Retired gives a channel that is closed when a worker next lets go of a retired segment.
+func (p *Pool) Retired() <-chan struct{} {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.retired == nil {
+		p.retired = make(chan struct{})
+	}
+	return p.retired
+}
+
+// AwaitRetired waits until enough has been let go of, or timeout.
+func (p *Pool) AwaitRetired(timeout time.Duration, enough func() bool) {
+	deadline := time.NewTimer(timeout)
+	defer deadline.Stop()
+	for {
+		retired := p.Retired()
+		if enough() {
+			return
+		}
+		select {
+		case <-retired:
+		case <-deadline.C:
+			return
+		}
+	}
+}
+
+// letGo notes that a worker does not map something any more. mu is held.
+func (p *Pool) letGo(note func()) {
+	note()
+	p.announceRetired()
+}
+
+// announceRetired wakes who waits for memory. mu is held.
+func (p *Pool) announceRetired() {
+	if p.retired != nil {
+		close(p.retired)
+		p.retired = nil
+	}
+}
