@@ -9,6 +9,7 @@
       seeding.py    its random streams      blas.py  its threads
       status.py     the page that tells which task it runs
       link.py       its connection to the host: frames in both directions
+      received.py   values, tasks and arrays as they come, not decoded yet
       segments.py   the shared memory that it has mapped
       tasks.py      one task: decode, call, answer
         functions.py  which function is meant

@@ -12,7 +12,8 @@ from .. import functions as host_functions
 from ..errors import TheusError
 from ..payload import decode
 from . import wire
-from .link import FUNCTION, Link, Received
+from .link import FUNCTION, Link
+from .received import Received
 from .signals import uninterrupted
 
 _MAIN_MODULES = ("__main__", "__mp_main__")

@@ -19,7 +19,8 @@ from ..errors import TheusError
 from ..mapping import PAGE_SIZE, Mapping
 from ..references import offset_of
 from . import wire
-from .link import HEAVY, KEYS, NO_DESCRIPTORS, Link, take_array
+from .link import HEAVY, KEYS, NO_DESCRIPTORS, Link
+from .received import take_array
 from .refusals import raise_refusal
 from .signals import uninterrupted
 from .wire import Reader, WireArray

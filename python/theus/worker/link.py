@@ -14,7 +14,6 @@ locks let their holder in again, and what he finds half done is left to the one 
 from __future__ import annotations
 
 import collections
-import contextlib
 import errno
 import gc
 import itertools
@@ -23,16 +22,16 @@ import threading
 from collections.abc import Callable
 from typing import NoReturn, TypeVar
 
-from ..arrays import bytes_over
 from ..errors import ForkedProcessError, HeapFull, SegmentGone, TheusError
 from ..mapping import Mapping
 from . import frames, wire
 from .frames import Channel, Frame
 from .process import exit_now, flush_output
+from .received import QueuedTask, Received
 from .refusals import raise_refusal
 from .segments import Segments
 from .signals import interruptible, uninterrupted
-from .wire import Reader, WireArray, WireValue
+from .wire import Reader
 
 T = TypeVar("T")
 
@@ -55,76 +54,6 @@ NO_DESCRIPTORS = (
     "this worker has no descriptor left. Close files and sockets that tasks open, or raise the "
     "limit of open files (ulimit -n)."
 )
-
-
-class Received:
-    """A value that came in a frame. What it needs of a segment is mapped when it comes.
-
-    Attributes:
-        codec: one of wire.CODEC_*.
-        missing: number of its segment when that could not be mapped (its descriptor was lost, or
-            there was no room for a map); else 0.
-    """
-
-    __slots__ = ("_ranges", "_spans", "codec", "missing")
-
-    def __init__(self, value: WireValue, frame: Frame, segments: Segments) -> None:
-        self.codec = value.codec
-        self.missing = value.segment
-        self._spans = value.spans
-        self._ranges = value.ranges
-        fd = frame.take_fd() if value.segment else None
-        if fd is not None:
-            with contextlib.suppress(OSError):  # whoever uses it asks for it again
-                self.place(segments.map_private(value.segment, value.size, fd))
-
-    def place(self, mapping: Mapping) -> None:
-        """Its segment is mapped here; privately, so that arrays over it can be written to."""
-        self._spans = [
-            bytes_over(mapping.address + offset, length, writable=True, keep=mapping)
-            for offset, length in self._ranges
-        ]
-        self.missing = 0
-
-    def take(self, link: Link, task: int) -> list[memoryview]:
-        """Its spans, once: after that only what was decoded from them keeps them alive.
-
-        Args:
-            link: where a missing segment is asked for.
-            task: the task that asks.
-
-        Raises:
-            TheusError: its segment cannot be had.
-        """
-        if self.missing:
-            self.place(link.fetch_private(task, self.missing, "the task's own data"))
-        spans, self._spans = self._spans, []
-        return spans
-
-
-class QueuedTask:
-    """A task as it came, nothing of it decoded that could fail."""
-
-    __slots__ = ("arrays", "function", "id", "input", "out_codec", "rng_key", "target", "version")
-
-    def __init__(self, frame: Frame, segments: Segments) -> None:
-        fields = Reader(frame.payload)
-        self.id = frame.id
-        self.function, self.version, self.rng_key, self.out_codec, count = fields.task_head()
-        self.target = fields.text()
-        self.input = Received(fields.value(), frame, segments)
-        self.arrays = [take_array(fields, frame, segments) for _ in range(count)]
-
-
-def take_array(fields: Reader, frame: Frame, segments: Segments) -> WireArray:
-    """An array descriptor; its segment is mapped now if a descriptor came with it."""
-    array = fields.array()
-    fd = frame.take_fd() if array.has_fd else None
-    if fd is not None:
-        writable = bool(array.flags & wire.ARRAY_WRITABLE)
-        with contextlib.suppress(OSError):  # whoever uses it asks for it again
-            segments.map_shared(array.segment, array.size, fd, writable=writable)
-    return array
 
 
 class Link:

@@ -14,9 +14,10 @@ from ..state import State, decode_state
 from . import failures, frames, status, wire
 from .functions import Callee, FunctionCache
 from .heavy import TaskHeavy
-from .link import STATE, Link, QueuedTask
+from .link import STATE, Link
 from .log import TaskLogger
 from .process import exit_now, flush_output
+from .received import QueuedTask
 from .results import Outcomes, encode_failure, encode_result
 from .status import StatusPage
 

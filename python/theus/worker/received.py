@@ -1,0 +1,89 @@
+"""What a worker receives, as it came: values, tasks and arrays, mapped but not decoded.
+
+Decoding may run code of the user's, and may fail; it is done when a task is at work.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+from ..arrays import bytes_over
+from ..mapping import Mapping
+from . import wire
+from .frames import Frame
+from .segments import Segments
+from .wire import Reader, WireArray, WireValue
+
+if TYPE_CHECKING:
+    from .link import Link
+
+
+class Received:
+    """A value that came in a frame. What it needs of a segment is mapped when it comes.
+
+    Attributes:
+        codec: one of wire.CODEC_*.
+        missing: number of its segment when that could not be mapped (its descriptor was lost, or
+            there was no room for a map); else 0.
+    """
+
+    __slots__ = ("_ranges", "_spans", "codec", "missing")
+
+    def __init__(self, value: WireValue, frame: Frame, segments: Segments) -> None:
+        self.codec = value.codec
+        self.missing = value.segment
+        self._spans = value.spans
+        self._ranges = value.ranges
+        fd = frame.take_fd() if value.segment else None
+        if fd is not None:
+            with contextlib.suppress(OSError):  # whoever uses it asks for it again
+                self.place(segments.map_private(value.segment, value.size, fd))
+
+    def place(self, mapping: Mapping) -> None:
+        """Its segment is mapped here; privately, so that arrays over it can be written to."""
+        self._spans = [
+            bytes_over(mapping.address + offset, length, writable=True, keep=mapping)
+            for offset, length in self._ranges
+        ]
+        self.missing = 0
+
+    def take(self, link: Link, task: int) -> list[memoryview]:
+        """Its spans, once: after that only what was decoded from them keeps them alive.
+
+        Args:
+            link: where a missing segment is asked for.
+            task: the task that asks.
+
+        Raises:
+            TheusError: its segment cannot be had.
+        """
+        if self.missing:
+            self.place(link.fetch_private(task, self.missing, "the task's own data"))
+        spans, self._spans = self._spans, []
+        return spans
+
+
+class QueuedTask:
+    """A task as it came, nothing of it decoded that could fail."""
+
+    __slots__ = ("arrays", "function", "id", "input", "out_codec", "rng_key", "target", "version")
+
+    def __init__(self, frame: Frame, segments: Segments) -> None:
+        fields = Reader(frame.payload)
+        self.id = frame.id
+        self.function, self.version, self.rng_key, self.out_codec, count = fields.task_head()
+        self.target = fields.text()
+        self.input = Received(fields.value(), frame, segments)
+        self.arrays = [take_array(fields, frame, segments) for _ in range(count)]
+
+
+def take_array(fields: Reader, frame: Frame, segments: Segments) -> WireArray:
+    """An array descriptor; its segment is mapped now if a descriptor came with it."""
+    array = fields.array()
+    fd = frame.take_fd() if array.has_fd else None
+    if fd is not None:
+        writable = bool(array.flags & wire.ARRAY_WRITABLE)
+        with contextlib.suppress(OSError):  # whoever uses it asks for it again
+            segments.map_shared(array.segment, array.size, fd, writable=writable)
+    return array
