@@ -13,7 +13,6 @@ captured object is not tracked.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import inspect
 import io
 import pickle
@@ -31,6 +30,7 @@ from . import stateless
 from ._core import Handle, core
 from .allocation import with_room
 from .arrays import ShmArray, collecting
+from .code_hash import PLAIN, code_hash
 from .contracts import contract_of
 from .errors import LargeArgumentWarning, StatelessnessWarning
 from .host_arrays import ArrayHandle, handles_under
@@ -39,7 +39,6 @@ from .stateless import StrictPickler, used_globals
 __all__ = [
     "FunctionCache",
     "FunctionHandle",
-    "code_hash",
     "load_by_value",
     "passes_ctx",
     "record_of",
@@ -51,53 +50,6 @@ SPARE_COPY_LIMIT = 1 << 20
 _MOST_SPARE_ARRAYS = 64
 LARGE = 1 << 20
 _MAIN_MODULES = ("__main__", "__mp_main__")
-_PLAIN = (int, float, complex, str, bytes, bool, type(None))
-
-
-def code_hash(fn: Any) -> str:
-    """A digest of what a function does: its code, constants and defaults, not its globals.
-
-    Args:
-        fn: a Python function; anything else has no code to compare and gives ``""``.
-
-    Returns:
-        sha256 in hex. Equal in any process of the same Python version for the same source.
-    """
-    if not isinstance(fn, types.FunctionType):
-        return ""
-    digest = hashlib.sha256()
-    _hash_code(digest.update, fn.__code__)
-    for value in (fn.__defaults__, fn.__kwdefaults__):
-        digest.update(_token(value))
-    return digest.hexdigest()
-
-
-def _hash_code(update: Callable[[bytes], None], code: types.CodeType) -> None:
-    shape = (code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount, code.co_flags)
-    update(repr((code.co_name, shape)).encode())
-    update(code.co_code)
-    update(repr((code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars)).encode())
-    for const in code.co_consts:
-        if isinstance(const, types.CodeType):
-            _hash_code(update, const)
-        else:
-            update(_token(const))
-
-
-def _token(value: Any) -> bytes:
-    """Bytes that are equal for equal values, in every process."""
-    if isinstance(value, frozenset):  # its order depends on the process
-        return b"frozenset" + b",".join(sorted(_token(item) for item in value))
-    if isinstance(value, tuple):
-        return b"(" + b",".join(_token(item) for item in value) + b")"
-    if isinstance(value, dict):
-        return b"{" + b",".join(_token(pair) for pair in value.items()) + b"}"
-    if value is Ellipsis or type(value) in _PLAIN:
-        return repr((type(value).__name__, value)).encode("utf-8", "backslashreplace")
-    try:
-        return pickle.dumps(value, protocol=5)
-    except Exception:
-        return stateless.type_name(value).encode()
 
 
 def passes_ctx(fn: Any) -> bool:
@@ -366,7 +318,7 @@ def _unchanged(reference: weakref.ref[types.FunctionType], name: str | int, befo
         return True
     if isinstance(before, weakref.ref):
         return now is before()
-    return type(now) in _PLAIN and type(now) is type(before) and bool(now == before)
+    return type(now) in PLAIN and type(now) is type(before) and bool(now == before)
 
 
 class FunctionCache:

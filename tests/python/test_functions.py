@@ -26,7 +26,8 @@ from theus import (
     functions,
     process,
 )
-from theus.functions import code_hash, load_by_value, passes_ctx, record_of
+from theus.code_hash import code_hash
+from theus.functions import load_by_value, passes_ctx, record_of
 
 FACTOR = 2
 

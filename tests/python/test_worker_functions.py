@@ -13,7 +13,6 @@ from typing import Any
 import cloudpickle  # type: ignore[import-untyped]
 import pytest
 
-import theus.functions
 from fake_host import (
     FETCH,
     FETCHED,
@@ -29,6 +28,7 @@ from fake_host import (
     inline,
     text,
 )
+from theus.code_hash import code_hash
 
 
 @pytest.fixture
@@ -96,7 +96,7 @@ class TestFunctions:
     def record(self, source: str, spare: Any) -> Any:
         namespace: dict[str, Any] = {}
         exec(compile(textwrap.dedent(source), "lib.py", "exec", dont_inherit=True), namespace)
-        return ("lib", "f", theus.functions.code_hash(namespace["f"]), spare, True)
+        return ("lib", "f", code_hash(namespace["f"]), spare, True)
 
     def test_the_same_code_is_imported(self, worker: Worker, tmp_path: Path) -> None:
         module(worker, tmp_path, "lib", self.SOURCE)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from .. import functions as host_functions
+from ..code_hash import code_hash
 from ..errors import TheusError
 from ..payload import decode
 from . import wire
@@ -129,7 +130,7 @@ class FunctionCache:
 
 
 def _load(record: tuple[Any, ...]) -> Callee:
-    module, qualname, code_hash, by_value, passes_ctx = record
+    module, qualname, expected, by_value, passes_ctx = record
     name = f"{module}.{qualname}" if module else str(qualname)
     reasons = []
     if module and module not in _MAIN_MODULES:
@@ -138,7 +139,7 @@ def _load(record: tuple[Any, ...]) -> Callee:
         except (Exception, SystemExit) as error:  # a module may well call sys.exit()
             reasons.append(f"importing it failed ({type(error).__name__}: {error})")
         else:
-            if host_functions.code_hash(fn) == code_hash:
+            if code_hash(fn) == expected:
                 return Callee(fn, name, passes_ctx)
             reasons.append(
                 f"{module} as imported here has other code under that name than the caller has"
