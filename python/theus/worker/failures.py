@@ -105,8 +105,10 @@ def _exact(text: str) -> str:
 def _format(error: BaseException) -> str:
     """The traceback from where user code begins."""
     try:
-        lines = traceback.format_exception(type(error), error, _user_part(error.__traceback__))
-        return "".join(lines)
+        trace = _user_part(error.__traceback__)
+        told = traceback.TracebackException(type(error), error, trace, compact=True)
+        # Each piece is cut before the next is made: a message of a gigabyte is copied once.
+        return "".join(_cut(piece, _LONGEST_TRACEBACK) for piece in told.format())
     except BaseException as second:
         names = type_name_of(error), type_name_of(second)
         return "{} (its traceback cannot be formatted: {})\n".format(*names)
