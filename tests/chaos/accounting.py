@@ -47,6 +47,7 @@ def account_for(
     """Settle the accounts of one host."""
     account = Account()
     orders = {fact["task"]: fact for fact in facts if fact["what"] == "order"}
+    called_off = _called_off(facts)
     ends: dict[int, list[dict[str, Any]]] = {task: [] for task in orders}
     begins: dict[int, list[int]] = {task: [] for task in orders}
     for fact in facts:
@@ -66,11 +67,26 @@ def account_for(
         account.ends[how] += 1
         _check_runs(account, order, how, begins[task])
         if found:
-            _check_end(account, order, found[0])
-    _check_crashes(account, ends, begins, kills)
+            _check_end(account, order, found[0], called_off=task in called_off)
+    _check_crashes(account, orders, ends, begins, kills)
     if not host_died:
         _check_counter(account, facts, orders, ends)
     return account
+
+
+def _called_off(facts: Sequence[dict[str, Any]]) -> set[int]:
+    """The tasks that ended after their client had cancelled them, or while their engine closed."""
+    cancelled: set[int] = set()
+    found: set[int] = set()
+    closing = False
+    for fact in facts:
+        if fact["what"] in ("open", "close"):
+            closing = fact["what"] == "close"
+        elif fact["what"] == "cancel":
+            cancelled.add(fact["task"])
+        elif fact["what"] == "end" and (closing or fact["task"] in cancelled):
+            found.add(fact["task"])
+    return found
 
 
 def _check_runs(account: Account, order: dict[str, Any], how: str, begins: list[int]) -> None:
@@ -82,7 +98,9 @@ def _check_runs(account: Account, order: dict[str, Any], how: str, begins: list[
         account.wrong.append(f"task {order} ended with {how} and never ran")
 
 
-def _check_end(account: Account, order: dict[str, Any], end: dict[str, Any]) -> None:
+def _check_end(
+    account: Account, order: dict[str, Any], end: dict[str, Any], *, called_off: bool
+) -> None:
     kind, how = KINDS[order["kind"]], end["how"]
     if how == "result":
         right = not kind.always and kind.right(order["task"], end["facts"])
@@ -92,36 +110,51 @@ def _check_end(account: Account, order: dict[str, Any], end: dict[str, Any]) -> 
             right = right and end["text"] == str(order["task"])
     elif how == "timeout":
         right = kind.timeout is not None
+    elif how == "cancelled":
+        right = called_off
     else:
-        right = True
+        right = how == "crashed"  # _check_crashes says more
     if not right:
         account.wrong.append(f"task {order} ended wrongly: {end}")
 
 
 def _check_crashes(
     account: Account,
+    orders: dict[int, dict[str, Any]],
     ends: dict[int, list[dict[str, Any]]],
     begins: dict[int, list[int]],
     kills: Sequence[Kill],
 ) -> None:
-    """A kill costs one task at most, and only what was killed costs any.
+    """A kill costs one task one run at most, and only what was killed costs any.
 
-    The items of one batch of a map are one task of the library.
+    The items of one batch of a map are one task of the library; one of them ends as crashed.
     """
     deadly = {pid for kill in kills for pid in kill.workers}
-    victims: Counter[int] = Counter()
-    for task, found in ends.items():
-        for end in found:
-            if end["how"] == "crashed":
-                victims[end["pid"]] += 1
-                if end["pid"] not in deadly:
-                    account.wrong.append(
-                        f"task {task} ended as crashed with worker {end['pid']}, which was not "
-                        f"killed while it ran a task; it began in {begins[task]}"
-                    )
-    for pid, count in victims.items():
-        if count > 1:
-            account.wrong.append(f"{count} tasks ended as crashed with the one worker {pid}")
+    victims: dict[int, list[int]] = {}
+    for task, order in orders.items():
+        runs = list(begins[task])
+        cut_off = runs[:-1]  # it began again after each
+        for end in ends[task]:
+            if end["how"] != "crashed":
+                continue
+            if end["pid"] not in runs:
+                runs.append(end["pid"])  # killed before the function began
+            cut_off = runs
+            if runs[-1] != end["pid"] or len(runs) > 1 + order["retries"]:
+                account.wrong.append(
+                    f"task {order} ended as crashed with worker {end['pid']}; "
+                    f"it began in {begins[task]}"
+                )
+        for pid in cut_off:
+            victims.setdefault(pid, []).append(task)
+            if pid not in deadly:
+                account.wrong.append(
+                    f"task {order} was cut off in worker {pid}, which was not killed while it ran "
+                    f"a task; it began in {begins[task]}, and ended so: {ends[task]}"
+                )
+    for pid, tasks in victims.items():
+        if len(tasks) > 1:
+            account.wrong.append(f"tasks {tasks} were cut off in the one worker {pid}")
 
 
 def _check_counter(

@@ -57,6 +57,7 @@ class Clients:
 
     def will_close(self) -> None:
         """From now on tasks may end because the engine is closed."""
+        self._journal.note("close")
         self._closing.set()
         self._stop.set()
 
@@ -130,6 +131,7 @@ class Clients:
         future = self._submit(task, kind, arguments, options)
         if future is not None:
             self._stop.wait(random.uniform(*kind.cancelled))
+            self._journal.note("cancel", task=task)
             future.cancel()
             self._ended(task, kind, partial(future.result, PATIENCE))
 
@@ -142,9 +144,10 @@ class Clients:
             future = self._submit(task, kind, arguments, options)
             if future is not None:
                 futures.append((task, kind, future))
-        for _, kind, future in futures:
+        for task, kind, future in futures:
             if kind.cancelled is not None:
                 self._stop.wait(random.uniform(*kind.cancelled))
+                self._journal.note("cancel", task=task)
                 future.cancel()
         for task, kind, future in futures:
             self._ended(task, kind, partial(future.result, PATIENCE))
@@ -177,6 +180,8 @@ class Clients:
             patience = PATIENCE if kind.cancelled is None else random.uniform(*kind.cancelled)
             await asyncio.wait({execution}, timeout=patience)
             if not execution.done():
+                if kind.cancelled is not None:  # else it hangs, and nobody is to have asked for it
+                    self._journal.note("cancel", task=task)
                 execution.cancel()
                 await asyncio.wait({execution})
             self._ended(task, kind, execution.result)
@@ -192,6 +197,7 @@ class Clients:
         failed = False
         for task in tasks:
             if failed:
+                self._journal.note("cancel", task=task)
                 self._journal.note("end", task=task, how="cancelled")
                 continue
             try:

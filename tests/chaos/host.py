@@ -103,6 +103,7 @@ class Host:
     @contextlib.contextmanager
     def _engine(self) -> Iterator[TheusEngine]:
         self.page.stage = Stage.OPENING
+        self.journal.note("open")
         preload = (
             ("numpy", "preloaded_with_a_thread") if self.plan.threads_preloaded else ("numpy",)
         )

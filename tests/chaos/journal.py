@@ -5,8 +5,11 @@ such writes one behind the other, whichever process they come from. But it copie
 where a line crosses the end of a page a reader may see half of it, and a killed writer may leave
 half of it. Half a line counts as none: the writer had not gone on from it.
 
+    open                            the host is about to open an engine; what follows is about that
     order   task, kind, retries     a client is about to submit a task
     begin   task, pid               a worker has entered the task's function
+    cancel  task                    its client is about to cancel it
+    close                           the host is about to close the engine under its clients
     end     task, how, ...          the client knows how the task ended
     added                           a compare-and-swap that adds one to the counter returned
     counter value                   what the counter was when all clients had stopped
