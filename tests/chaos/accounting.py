@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from bisect import bisect
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from killing import Kill
 from kinds import KINDS
@@ -69,8 +70,7 @@ def account_for(
         if found:
             _check_end(account, order, found[0], called_off=task in called_off)
     _check_crashes(account, orders, ends, begins, kills)
-    if not host_died:
-        _check_counter(account, facts, orders, ends)
+    _check_counter(account, facts, host_died=host_died)
     return account
 
 
@@ -157,25 +157,67 @@ def _check_crashes(
             account.wrong.append(f"tasks {tasks} were cut off in the one worker {pid}")
 
 
-def _check_counter(
-    account: Account,
-    facts: Sequence[dict[str, Any]],
-    orders: dict[int, dict[str, Any]],
-    ends: dict[int, list[dict[str, Any]]],
-) -> None:
-    """Each addition that returned counts once; a task that was cut off may have added or not."""
-    values = [fact["value"] for fact in facts if fact["what"] == "counter"]
-    if len(values) != 1:
-        return  # closed under load, when nobody could look
-    least = sum(fact["what"] == "added" for fact in facts)
-    perhaps = 0
-    for task, order in orders.items():
-        if order["kind"] == "adding" and ends[task]:
-            how = ends[task][0]["how"]
-            least += how == "result"
-            perhaps += how in ("cancelled", "timeout")
-    if not least <= values[0] <= least + perhaps:
-        account.wrong.append(
-            f"the counter is {values[0]} after {least} additions that returned and {perhaps} that "
-            "were cut off"
-        )
+def _check_counter(account: Account, facts: Sequence[dict[str, Any]], *, host_died: bool) -> None:
+    """Each addition that returned counts once; one that was cut off or is under way may count.
+
+    The counter of each engine begins at 0. An addition that was noted before the host looked was
+    made before that, and one whose task was ordered after the look was not.
+    """
+    looks = 0
+    for engine in _engines(facts):
+        added = [place for place, fact in enumerate(engine) if fact["what"] == "added"]
+        tasks = _adding_tasks(engine)
+        looked = looks = 0
+        for place, fact in enumerate(engine):
+            if fact["what"] == "look":
+                looked = place
+            elif fact["what"] == "counter":
+                looks += 1
+                least = bisect(added, looked)
+                perhaps = bisect(added, place) - least + fact["adders"]
+                for task in tasks:
+                    if task.how == "result" and task.end < looked:
+                        least += 1
+                    elif task.order < place and task.how in _MAY_HAVE_ADDED:
+                        perhaps += 1
+                if not least <= fact["value"] <= least + perhaps:
+                    account.wrong.append(
+                        f"the counter is {fact['value']} after {least} additions that returned and "
+                        f"{perhaps} that were under way or cut off"
+                    )
+    if not (looks or host_died):
+        account.wrong.append("the host never looked at the counter of its last engine")
+
+
+_MAY_HAVE_ADDED = ("result", "cancelled", "timeout", HOST_DIED)
+
+
+class _AddingTask(NamedTuple):
+    """One task that adds to the counter, and where in the journal it was ordered and ended."""
+
+    order: int
+    end: int
+    how: str
+
+
+def _adding_tasks(facts: Sequence[dict[str, Any]]) -> list[_AddingTask]:
+    ends = {
+        fact["task"]: (at, fact["how"]) for at, fact in enumerate(facts) if fact["what"] == "end"
+    }
+    never = len(facts), HOST_DIED
+    return [
+        _AddingTask(at, *ends.get(fact["task"], never))
+        for at, fact in enumerate(facts)
+        if fact["what"] == "order" and fact["kind"] == "adding"
+    ]
+
+
+def _engines(facts: Sequence[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    """The facts about each engine: the clients of one have stopped when the next is opened."""
+    of_one: list[dict[str, Any]] = []
+    for fact in facts:
+        if fact["what"] == "open" and of_one:
+            yield of_one
+            of_one = []
+        of_one.append(fact)
+    yield of_one

@@ -19,6 +19,8 @@ from theus import ContextError, EngineClosed, TaskTimeout, TheusEngine, WorkerCr
 CANCELLED = (asyncio.CancelledError, concurrent.futures.CancelledError)
 # A client that waits so long for one task waits for ever.
 PATIENCE = 60.0
+# Clients that add to the counter, beside the tasks that do.
+ADDERS = 2
 
 
 class Clients:
@@ -44,8 +46,8 @@ class Clients:
 
     def start(self) -> None:
         clients: list[Callable[[Random], None]] = [
-            self._call_and_wait, self._submit_several, self._loop, self._map, self._add, self._add,
-            self._fork,
+            self._call_and_wait, self._submit_several, self._loop, self._map,
+            *[self._add] * ADDERS, self._fork,
         ]  # fmt: skip
         for number, client in enumerate(clients):
             random = Random(f"{self._seed}/{number}")

@@ -27,7 +27,7 @@ import numpy as np
 
 import journal
 import processes
-from clients import Clients, numbers
+from clients import ADDERS, Clients, numbers
 from patterns import LARGE, SMALL, checksum, expected, pattern
 from stages import Stage, StagePage
 from theus import LargeArgumentWarning, TheusEngine
@@ -128,12 +128,13 @@ class Host:
             publisher.publish()
             clients = Clients(engine, self.journal, self.numbers, f"{self.plan.seed}/clients")
             clients.start()
-            self._hold(publisher)
+            self._hold(engine, publisher)
             if self.plan.close_under_load:
+                self._look_at_counter(engine, ADDERS)
                 clients.will_close()
             else:
                 clients.join()
-                self.journal.note("counter", value=engine.state.data["counter"])
+                self._look_at_counter(engine, 0)
         clients.join()
         for pid in self.forked:
             with contextlib.suppress(ProcessLookupError):
@@ -141,7 +142,13 @@ class Host:
             os.waitpid(pid, 0)
         self.forked.clear()
 
-    def _hold(self, publisher: Publisher) -> None:
+    def _look_at_counter(self, engine: TheusEngine, adders: int) -> None:
+        """What the journal has before the look was added before it."""
+        self.journal.note("look")
+        value = engine.state.data["counter"]
+        self.journal.note("counter", value=value, adders=adders)
+
+    def _hold(self, engine: TheusEngine, publisher: Publisher) -> None:
         """Stay until told; in the stages that are held on the way, come back to them."""
         pause = 0.02 if self.plan.hold in (Stage.ALLOCATING, Stage.PUBLISHING) else 0.1
         ends = self.plan.hold in (Stage.OPENING, Stage.CLOSING)
@@ -150,6 +157,7 @@ class Host:
             self.page.stage = Stage.EXECUTING
             self.told_to_end.wait(pause)
             publisher.publish()
+            self._look_at_counter(engine, ADDERS)
             if not self.forked:
                 self.forked.append(fork_and_hold("host", publisher.newest()))
             rounds += 1

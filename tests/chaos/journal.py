@@ -12,7 +12,8 @@ half of it. Half a line counts as none: the writer had not gone on from it.
     close                           the host is about to close the engine under its clients
     end     task, how, ...          the client knows how the task ended
     added                           a compare-and-swap that adds one to the counter returned
-    counter value                   what the counter was when all clients had stopped
+    look                            the host is about to read the counter
+    counter value, adders           what it was, while so many clients were adding to it
     holder  parent, pid, ppid       user code forked this child, which keeps shared arrays mapped
     wrong   text                    something read differently from what was written
     left    text                    something was left after the engine was closed
