@@ -40,6 +40,9 @@ class Journal:
         # A line of its own, also behind the half of a line that a killed writer has left.
         os.write(self._fd, b"\n" + json.dumps({"what": what, **facts}).encode() + b"\n")
 
+    def close(self) -> None:
+        os.close(self._fd)
+
 
 def read(path: Path) -> list[dict[str, Any]]:
     """All facts, in the order in which they were written."""

@@ -39,11 +39,15 @@ FATES = (
 
 
 class Bout:
-    """One host, from its start to the judgement."""
+    """One host, from its start to the judgement.
+
+    Attributes:
+        tally: where its kills and its account go.
+    """
 
     def __init__(self, seed: int, number: int, tally: Tally, scratch: Path) -> None:
         self._random = Random(f"{seed}/{number}")
-        self._tally = tally
+        self.tally = tally
         self._directory = scratch / f"bout-{number}"
         fate = FATES[number % len(FATES)]
         self._dies = fate is not None
@@ -66,7 +70,7 @@ class Bout:
         Raises:
             Hang: something did not come to its end.
         """
-        self._prepare()
+        self.prepare()
         with self._started() as process:
             page = StagePage(self._directory / "stage")
             killer = Killer(process.pid, self._directory / "journal", self._random)
@@ -83,9 +87,10 @@ class Bout:
                 assert process.stdin is not None
                 process.stdin.close()
             self._await(lambda: process.poll() is not None, "the host to end", process.pid)
-            self._judge(process, killer)
+            self.judge(process, killer)
 
-    def _prepare(self) -> None:
+    def prepare(self) -> None:
+        """Make what the host is to find."""
         for name in ("cwd", "tmp", "home"):
             (self._directory / name).mkdir(parents=True)
         StagePage(self._directory / "stage")
@@ -138,7 +143,7 @@ class Bout:
             kind = ZYGOTE if self._random.random() < 0.2 else WORKER
             of_kind = [cell for cell in cells if cell[0] == kind]
             if self._random.random() < 0.5:
-                cell = self._tally.emptiest(of_kind, self._random)
+                cell = self.tally.emptiest(of_kind, self._random)
             else:
                 cell = self._random.choice(of_kind)
             killer.kill(cell)
@@ -173,7 +178,12 @@ class Bout:
                 raise Hang(f"waited {PATIENCE} s for {what}\n{describe(host, self._directory)}")
             time.sleep(0.001)
 
-    def _judge(self, process: subprocess.Popen[bytes], killer: Killer) -> None:
+    def judge(self, process: subprocess.Popen[bytes], killer: Killer) -> None:
+        """Settle the accounts of a host that has ended, once the processes of its session are gone.
+
+        Raises:
+            Hang: one stays that is not a child which user code forked.
+        """
         started = time.monotonic()
         died = any(kill.cell[0] == HOST for kill in killer.kills)
         self._await(
@@ -200,7 +210,7 @@ class Bout:
         for name in ("cwd", "tmp", "home"):
             files = os.listdir(self._directory / name)
             account.left += [f"file {file!r} in the host's {name}" for file in files]
-        self._tally.add(killer.kills, account, slowest)
+        self.tally.add(killer.kills, account, slowest)
         if account.good:
             shutil.rmtree(self._directory)
 
