@@ -124,8 +124,9 @@ func taskCall(owner *engine.Engine, c *C.theus_call) (engine.Call, error) {
 	return out, taskHandles(owner, c, &out)
 }
 
-// taskHandles resolves the handles and names of a theus_call. Functions, snapshots and arrays of another engine are foreign: its
-// functions are numbered like this one's, and nobody would tell this one's workers when its arrays are gone.
+// taskHandles resolves the handles and names of a theus_call. What belongs to another engine is foreign: its functions are numbered
+// like this one's, nobody would tell this one's workers when its arrays are gone, and who polls its queues knows none of this one's
+// tasks.
 func taskHandles(owner *engine.Engine, c *C.theus_call, out *engine.Call) error {
 	if c.function != 0 {
 		f, err := lookup[*functionObject](uint64(c.function))
@@ -143,8 +144,8 @@ func taskHandles(owner *engine.Engine, c *C.theus_call, out *engine.Call) error 
 	}
 	if c.queue != 0 {
 		q, err := lookup[*queueObject](uint64(c.queue))
-		if err != nil {
-			return err
+		if err != nil || q.owner != owner {
+			return errBadHandle
 		}
 		out.Queue = q.Queue
 	}
@@ -220,10 +221,11 @@ func theusgo_announce(h, queue, tag C.uint64_t, err *C.theus_error) C.int32_t {
 			return bad
 		}
 		q, bad := lookup[*queueObject](uint64(queue))
-		if bad == nil {
-			o.get().Announce(q.Queue, uint64(h), uint64(tag))
+		if bad != nil || q.owner != o.owner {
+			return errBadHandle
 		}
-		return bad
+		o.get().Announce(q.Queue, uint64(h), uint64(tag))
+		return nil
 	})
 }
 

@@ -81,9 +81,14 @@ static void handles_of_another_engine(theus_engine engine) {
   const int64_t shape[] = {1};
   theus_buf foreign;
   theus_snap snap;
+  theus_function function;
+  theus_queue queue, own;
   theus_task task;
+  const theus_span code = {"x", 1};
   OK(theus_alloc(other, "x", THEUS_F64, 1, shape, 0, &foreign, &err));
   OK(theus_snapshot(other, &snap, NULL, &err));
+  OK(theus_define(other, "f", &code, 1, &function, &err));
+  OK(theus_queue_open(other, 0, &queue, &err));
   theus_update update = {
       .struct_size = sizeof update, .op = THEUS_SET_HEAVY, .path = "x", .buf = foreign};
   FAILS(THEUS_EBADF, theus_cas(engine, THEUS_ANY_VERSION, &update, 1, 0, NULL, &err));
@@ -93,6 +98,20 @@ static void handles_of_another_engine(theus_engine engine) {
   FAILS(THEUS_EBADF, theus_execute(engine, &call, &task, &err));
   theus_call at = {.struct_size = sizeof at, .target = "os:getpid", .at = snap};
   FAILS(THEUS_EBADF, theus_execute(engine, &at, &task, &err));
+  theus_call code_of = {.struct_size = sizeof code_of, .function = function};
+  FAILS(THEUS_EBADF, theus_execute(engine, &code_of, &task, &err));
+  theus_call told = {.struct_size = sizeof told, .target = "os:getpid", .queue = queue};
+  FAILS(THEUS_EBADF, theus_execute(engine, &told, &task, &err));
+  theus_call plain = {.struct_size = sizeof plain, .target = "os:getpid"};
+  OK(theus_queue_open(engine, 0, &own, &err));
+  OK(theus_execute(engine, &plain, &task, &err));
+  FAILS(THEUS_EBADF, theus_announce(task, queue, 0, &err));
+  OK(theus_announce(task, own, 0, &err));
+  OK(theus_wait(task, 60000, &err));
+  OK(theus_release(task));
+  OK(theus_release(own));
+  OK(theus_release(queue));
+  OK(theus_release(function));
   OK(theus_release(foreign));
   OK(theus_release(snap));
   OK(theus_close(other, 0, &err));
