@@ -11,9 +11,10 @@
  *   forked child every function returns THEUS_EFORKED and does nothing else;
  *   fork followed at once by exec is fine.
  * - Signals. Loading the library installs the Go runtime's handlers for SIGSEGV,
- *   SIGBUS, SIGFPE and SIGURG (used between its threads), with SA_ONSTACK and
- *   SA_RESTART; handlers that are already installed are chained to. SIGINT, SIGTERM, SIGCHLD
- *   and SIGPIPE's disposition are left to you.
+ *   SIGBUS, SIGFPE, SIGPIPE and SIGURG (used between its threads), with SA_ONSTACK and
+ *   SA_RESTART. Each passes on to what was there before: a handler is called, and where
+ *   SIGPIPE ended the process it still does. No other signal is touched: SIGINT, SIGTERM
+ *   and SIGCHLD are left to you.
  * - A second Go runtime in the same process (another Go c-shared library) is
  *   not supported by Go.
  * - Never dlclose() the library: Go does not support unloading.
