@@ -21,6 +21,8 @@ var version = "0.0.0+unknown"
 
 var versionText = C.CString(version)
 
+// The one export without call(): it gives a constant, which cannot panic, and has no status to give.
+//
 //export theusgo_version
 func theusgo_version() *C.char { return versionText }
 

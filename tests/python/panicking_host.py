@@ -34,7 +34,8 @@ _FLOAT64 = abi.DTYPE_CODES["<f8"]
 def functions() -> dict[str, list[str]]:
     """The declared functions that return a status, with the text of each parameter.
 
-    The three that return no status read constants and never enter Go.
+    The three that return no status give constants. Two of them never enter Go; theus_version
+    does, since the linker gives the version to Go, for a return that cannot panic.
     """
     text = _COMMENT.sub(" ", HEADER.read_text())
     return {
