@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import platform
 import subprocess
 import sys
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +17,8 @@ import pytest
 
 from conftest import CgroupFactory
 from programs import Ended, needs_numpy_in_a_removed_directory, run_text, started
+from sandbox import NUMBERS, Refused, refusing
+from test_sandboxes import NEEDED, SPARED
 from theus.doctor import live, report
 from theus.doctor.findings import Finding
 
@@ -33,12 +38,17 @@ class Report(NamedTuple):
         return self.found[subject, name]
 
 
-def doctor(cwd: Path, prologue: str = "", env: dict[str, str] | None = None) -> Report:
+def doctor(
+    cwd: Path,
+    prologue: str = "",
+    env: dict[str, str] | None = None,
+    sandbox: Sequence[Refused] = (),
+) -> Report:
     """Run the doctor, in a program that first does something to itself."""
     text = textwrap.dedent(prologue) + (
         "\nimport sys\nfrom theus.__main__ import main\nsys.exit(main(['doctor', '--json']))\n"
     )
-    ended = run_text(text, cwd=cwd, env=env)
+    ended = run_text(text, cwd=cwd, env=env, prefix=refusing(*sandbox) if sandbox else [])
     assert ended.err == ""
     return read(ended)
 
@@ -196,6 +206,42 @@ def test_dev_shm_does_not_matter(tmp_path: Path) -> None:
     assert found.of("kernel", "memfd_create")["status"] == "ok"
     assert found.of("memory", "/dev/shm")["status"] == "ok"
     assert found.of("live", "zero copy")["status"] == "ok"
+
+
+needs_numbers = pytest.mark.skipif(
+    platform.machine() not in NUMBERS, reason="the numbers of its system calls are not known here"
+)
+
+
+@needs_numbers
+@pytest.mark.parametrize("what", SPARED)
+def test_nothing_is_called_missing_that_theus_does_without(tmp_path: Path, what: str) -> None:
+    found = doctor(tmp_path, sandbox=[SPARED[what]])
+    assert [key for key, f in found.found.items() if f["status"] == "missing"] == []
+    assert found.code == 0
+
+
+@needs_numbers
+@pytest.mark.parametrize(
+    ("what", "name"),
+    [("pidfd_open", "pidfd_open"), ("seals", "seals of the size"), ("fallocate", "fallocate")],
+)
+def test_what_theus_needs_is_called_missing(tmp_path: Path, what: str, name: str) -> None:
+    refused, _ = NEEDED[what]
+    found = doctor(tmp_path, sandbox=[refused])
+    assert found.of("kernel", name)["status"] == "missing"
+    assert "sandbox" in found.of("kernel", name)["mend"]
+    tried = [f["status"] for (subject, _), f in found.found.items() if subject == "live"]
+    assert "missing" in tried, "an engine comes to the same"
+    assert found.code == 2
+
+
+@needs_numbers
+def test_without_memory_files_nothing_is_sealed_and_theus_works(tmp_path: Path) -> None:
+    memfd = Refused("memfd_create", errno.ENOSYS)
+    found = doctor(tmp_path, sandbox=[memfd, NEEDED["seals"][0]])
+    assert found.of("kernel", "seals of the size")["status"] == "degraded"
+    assert found.code == 0
 
 
 @needs_numpy_in_a_removed_directory

@@ -32,7 +32,7 @@ _SANDBOX = (
 
 def findings() -> list[Finding]:
     """Try everything."""
-    return [_version(), *_memory_files(), *(_tried(*row) for row in _TABLE)]
+    return [_version(), *_memory_files(), _size_seals(), *(_tried(*row) for row in _TABLE)]
 
 
 def _version() -> Finding:
@@ -74,6 +74,20 @@ def _memory_files() -> list[Finding]:
             f"{_SANDBOX}; or mount a tmpfs on /dev/shm",
         )
     ]
+
+
+def _size_seals() -> Finding:
+    """As the engine takes it: of an anonymous file it insists on the seals (shm/segment.go), an
+    unnamed one on /dev/shm has none, and whether they hold it does not ask."""
+    name = "seals of the size"
+    refusal = _refusal(_try_size_seals)
+    if not refusal:
+        return Finding("kernel", name, "ok", "works")
+    if not _refusal(_try_memfd) and _refusal(_add_size_seals):
+        text = "no array can be made: the size of each is sealed"
+        return Finding("kernel", name, "missing", refusal, text, _SANDBOX)
+    text = "a process that holds an array could cut it short under the others"
+    return Finding("kernel", name, "degraded", refusal, text, _SANDBOX)
 
 
 def _tried(
@@ -143,6 +157,11 @@ def _try_tmpfile() -> None:
     os.close(os.open("/dev/shm", _O_TMPFILE | os.O_RDWR | os.O_EXCL, 0o600))
 
 
+def _add_size_seals() -> None:
+    with _memory_file() as fd:
+        fcntl.fcntl(fd, _F_ADD_SEALS, _SEALS["shrink"] | _SEALS["grow"])
+
+
 def _try_size_seals() -> None:
     with _memory_file() as fd:
         fcntl.fcntl(fd, _F_ADD_SEALS, _SEALS["shrink"] | _SEALS["grow"])
@@ -171,7 +190,9 @@ def _try_noexec_seal() -> None:
 
 def _try_fallocate() -> None:
     with _memory_file() as fd:
-        os.posix_fallocate(fd, 0, mmap.PAGESIZE)
+        # Not posix_fallocate: the C library writes zeros where the kernel refuses; theus does not.
+        if _libc().fallocate(fd, 0, 0, mmap.PAGESIZE) != 0:
+            raise _last_error()
 
 
 def _try_read_only_description() -> None:
@@ -265,13 +286,6 @@ _TABLE: tuple[tuple[str, Callable[[], None], Status, str, str], ...] = (
         "mount /proc; or " + _SANDBOX,
     ),
     (
-        "seals of the size",
-        _try_size_seals,
-        "degraded",
-        "a process that holds an array could cut it short under the others",
-        _SANDBOX,
-    ),
-    (
         "FUTURE_WRITE seal",
         _try_future_write_seal,
         "degraded",
@@ -324,7 +338,8 @@ _TABLE: tuple[tuple[str, Callable[[], None], Status, str, str], ...] = (
         "WIPEONFORK",
         lambda: _try_advice(_WIPEONFORK),
         "degraded",
-        "a forked child that uses the engine hangs, rather than getting an error",
+        "children of fork() get an error when they use the engine; one that was made by a bare "
+        "clone() hangs",
         f"{_NEWER} (4.14), or {_SANDBOX}",
     ),
     (
@@ -345,6 +360,7 @@ def _libc() -> ctypes.CDLL:
     libc.munmap.argtypes = (address, length)
     libc.mremap.argtypes = (address, length, length, number, address)
     libc.madvise.argtypes = (address, length, number)
+    libc.fallocate.argtypes = (number, number, ctypes.c_long, ctypes.c_long)
     return libc
 
 

@@ -17,6 +17,8 @@ from ..errors import TheusError
 from .machine import size
 
 _SIZE = 8 << 20
+# The files that the library makes: anonymous, or unnamed where a sandbox forbids those.
+_OURS = re.compile(r"/memfd:theus|/#\d+ \(deleted\)$")
 _REGION = re.compile(r"^([0-9a-f]+)-([0-9a-f]+) \S+ \S+ \S+ (\d+) +(.*)$")
 
 
@@ -117,21 +119,21 @@ class _Steps:
         """From outside: the worker maps the very pages of this process, and has none of its own."""
         theirs = _region(self._worker, self._address)
         ours = _region(os.getpid(), int(self._array.__array_interface__["data"][0]))
-        if theirs is None or ours is None or not theirs["name"].startswith("/memfd:"):
+        if theirs is None or ours is None or not _OURS.search(theirs["name"]):
             where = "" if theirs is None else f" at {theirs['name'] or 'private memory'}"
             raise Failed(
                 f"the worker's array is not in the shared file{where}",
-                "the kernel does not show it as shared memory; /proc may be restricted, or memfd "
-                "missing",
-                "see memfd_create above, and mount /proc without hidepid",
+                "the kernel does not show it as shared memory; /proc may be restricted",
+                "mount /proc without hidepid",
             )
-        if theirs["inode"] != ours["inode"] or theirs["Private_Dirty"]:
+        # Not what smaps calls private: that is also what nobody else happens to map just now.
+        if theirs["inode"] != ours["inode"] or theirs["Anonymous"]:
             raise Failed(
-                f"the worker has {theirs['Private_Dirty']} kB of its own",
+                f"the worker has {theirs['Anonymous']} kB of its own",
                 "arrays are copied into workers rather than shared",
                 "report this, with the output of `theus doctor --json`",
             )
-        return f"the worker maps the same file, with {theirs['Private_Dirty']} kB of its own"
+        return f"the worker maps the same file, with {theirs['Anonymous']} kB of its own"
 
     def _close(self) -> str:
         engine, self._engine, self._array = self._engine, None, None
@@ -144,7 +146,7 @@ class _Steps:
         if os.path.exists(f"/proc/{self._worker}/exe"):
             rest.append(f"worker {self._worker}")
         with open("/proc/self/maps", encoding="utf-8", errors="replace") as file:
-            rest += [line.split()[0] for line in file if "/memfd:theus" in line]
+            rest += [line.split()[0] for line in file if _OURS.search(line)]
         rest += sorted(_descriptors() - self._before)
         if rest:
             raise Failed(

@@ -122,7 +122,10 @@ def _overcommit(machine: Machine) -> Finding:
 
 
 def _dev_shm(machine: Machine) -> Finding:
-    text = "theus does not use it, so its size (64 MB in most containers) does not matter"
+    text = (
+        "its size (64 MB in most containers) does not matter: theus uses it only where "
+        "memfd_create is refused"
+    )
     value = "there" if machine.is_directory("/dev/shm") else "absent"
     return Finding("memory", "/dev/shm", "ok", value, text)
 
