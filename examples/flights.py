@@ -13,6 +13,7 @@ from __future__ import annotations
 import csv
 import importlib.util
 import io
+import os
 import pickle
 import time
 import zipfile
@@ -78,7 +79,8 @@ def main() -> None:
             "bounds", np.searchsorted(carrier[order], np.arange(len(codes) + 1))
         )
         list(engine.map(medians, [0], [0]))  # the pool is up; its start is not what we measure
-        workers = len(engine.stats()["workers"]) or "threads, no"
+        workers = engine.stats()["workers"]
+        threads = workers[0]["pid"] == os.getpid()  # THEUS_USE_PROCESSES=0
 
         began = time.perf_counter()
         pooled = list(engine.map(medians, *zip(*tasks, strict=True), chunksize=4))
@@ -89,7 +91,8 @@ def main() -> None:
         sequential_seconds = time.perf_counter() - began
 
         shared = sorted_delay.nbytes + bounds.nbytes
-        copied = len(pickle.dumps(tasks)) + sum(len(pickle.dumps(r)) for r in pooled)
+        pickled = len(pickle.dumps(tasks)) + sum(len(pickle.dumps(r)) for r in pooled)
+        copied = 0 if threads else pickled
         equal = all(np.array_equal(a, b) for a, b in zip(pooled, alone, strict=True))
         samples = np.reshape(np.concatenate(pooled), (len(codes), RESAMPLES))
         median = [
@@ -105,7 +108,8 @@ def main() -> None:
     print(f"\nequal to the sequential run: {equal}")
     print(f"shared, once, for all workers: {shared:,} bytes; copied, as pickles: {copied:,} bytes")
     print(
-        f"{len(tasks)} tasks on {workers} worker processes: {parallel_seconds:.2f} s;"
+        f"{len(tasks)} tasks on {len(workers)} {'threads' if threads else 'worker processes'}:"
+        f" {parallel_seconds:.2f} s;"
         f" sequentially {sequential_seconds:.2f} s;"
         f" ratio {sequential_seconds / parallel_seconds:.2f}"
     )
