@@ -209,14 +209,23 @@ def test_opening_the_memory_by_name(engine: Engine) -> None:
 # ---- misspelt names ------------------------------------------------------------------------------
 
 
+@pytest.fixture
+def unlike(engine: Engine) -> Iterator[None]:
+    """An array whose name is not like that of the published one at all."""
+    engine.heavy.put("volumes", np.ones(3))
+    yield
+    del engine.heavy["volumes"]
+
+
+@pytest.mark.usefixtures("unlike")
 @pytest.mark.parametrize(
     ("misspelt", "meant", "others"),
     [
         ("ctx.inptu", "input", "heavy"),
         ("ctx.input.rat", "rate", "column"),
-        ("ctx.heavy.pricse", "prices", ""),
+        ("ctx.heavy.pricse", "prices", "volumes"),
         ("ctx.domain.rat", "rate", "column"),
-        ("ctx.heavy['pricse']", "prices", ""),
+        ("ctx.heavy['pricse']", "prices", "volumes"),
         ("ctx.input['rat']", "rate", "column"),
     ],
 )

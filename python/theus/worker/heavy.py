@@ -58,8 +58,8 @@ class TaskHeavy(HeavyView):
         # Not all that came: an argument may be an older version of its key.
         self._described = {a.key: a for a in sent if a.flags & wire.ARRAY_OF_KEY}
         self._found: dict[str, ShmArray] = {}
-        # The version does not change, so what is not there stays so: the most alike keys, or None
-        # for a key that is allocated but not published.
+        # The version does not change, so what is not there stays so: the keys that there are, of
+        # more than fifty the most alike, or None for one that is allocated but not published.
         self._absent: dict[str, list[str] | None] = {}
         self._keys: list[str] | None = None
         # By segment. What the task was given stays alive in the host until its result is there,
