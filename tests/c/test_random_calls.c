@@ -1,4 +1,4 @@
-/* Random calls of every function, from several threads at once: NULL for any pointer, stale and
+/* Random calls of every function but theus_open and theus_close, from several threads at once: NULL for any pointer, stale and
  * foreign handles, double releases, sizes that lie. Each gives a status. The seed is printed, and
  * taken from THEUS_SEED when that is set. */
 #include "check.h"
