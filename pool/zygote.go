@@ -295,9 +295,13 @@ func (z *zygote) onReady(payload []byte) error {
 
 func (z *zygote) onSpawned(f *frame, d *decoder) error {
 	pid := d.u32()
-	if err := d.end(); err != nil || len(f.fds) > 1 {
+	err := d.end()
+	if len(f.fds) > 1 {
+		err = errors.Join(err, errors.New("SPAWNED has more than its pidfd"))
+	}
+	if err != nil {
 		closeAll(f.fds)
-		return errors.Join(err, errors.New("SPAWNED has more than its pidfd"))
+		return err
 	}
 	w := z.worker(f.id)
 	if w == nil {
