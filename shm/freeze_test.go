@@ -103,8 +103,8 @@ func TestFreezeUnderWriters(t *testing.T) {
 	})
 }
 
-// The map that was moved aside is the old one, page tables and all, still shared: what
-// later issues recycle.
+// The map that was moved aside is the old one, page tables and all, still shared, so
+// that it can be used again.
 func TestFreezeKeepsTheWritableMapAside(t *testing.T) {
 	h := heapFor(t)
 	if !h.features.DontUnmapMove {

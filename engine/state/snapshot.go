@@ -69,15 +69,6 @@ func (sn *Snapshot) HeavyKeys() []string {
 	return keys
 }
 
-// HeavyLen is the number of keys that have an array, in O(1).
-func (sn *Snapshot) HeavyLen() int {
-	now := sn.reads.Load()
-	if now == nil {
-		return 0
-	}
-	return now.heavy.count
-}
-
 // Value is the leaf exactly at a path. The bytes belong to the store and must not
 // be changed.
 func (sn *Snapshot) Value(p Path) (codec uint8, b []byte, changedAt uint64, ok bool) {

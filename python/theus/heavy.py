@@ -62,7 +62,8 @@ class Heavy(MutableMapping[str, Any]):
             shape: an int or a tuple of ints; sizes of 0 are fine.
             dtype: any numpy dtype of a fixed size, structured ones included.
             order: "C", the last index varies fastest, or "F", the first one does.
-            zero: zeros are guaranteed; without it the content is whatever the memory held.
+            zero: has no effect today: the content is zeros, whatever it is. Without it that is not
+                promised.
             live: the array stays writable after it is published; workers see writes at once, and
                 snapshots promise nothing about it.
 
