@@ -17,7 +17,7 @@ import pytest
 
 from conftest import CgroupFactory
 from programs import Ended, needs_numpy_in_a_removed_directory, run_text, started
-from sandbox import NUMBERS, Refused, refusing
+from sandbox import MADV_WIPEONFORK, NUMBERS, Refused, refusing
 from test_sandboxes import NEEDED, SPARED
 from theus.doctor import live, report
 from theus.doctor.findings import Finding
@@ -241,6 +241,17 @@ def test_without_memory_files_nothing_is_sealed_and_theus_works(tmp_path: Path) 
     memfd = Refused("memfd_create", errno.ENOSYS)
     found = doctor(tmp_path, sandbox=[memfd, NEEDED["seals"][0]])
     assert found.of("kernel", "seals of the size")["status"] == "degraded"
+    assert found.code == 0
+
+
+@needs_numbers
+def test_where_no_page_is_wiped_forks_are_still_told(tmp_path: Path) -> None:
+    """As test_forks_raw.py shows; only who bypasses the C library is not."""
+    found = doctor(tmp_path, sandbox=[Refused("madvise", errno.EINVAL, 2, MADV_WIPEONFORK)])
+    wipe = found.of("kernel", "WIPEONFORK")
+    assert wipe["status"] == "degraded"
+    assert wipe["meaning"].startswith("children of fork() get an error")
+    assert "bare clone() hangs" in wipe["meaning"]
     assert found.code == 0
 
 
