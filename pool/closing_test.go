@@ -2,6 +2,8 @@ package pool
 
 import (
 	"path/filepath"
+	"regexp"
+	"strings"
 	"testing"
 	"time"
 
@@ -37,18 +39,36 @@ func TestClosingEndsTheWaitForATurn(t *testing.T) {
 	for range MostAllocations {
 		allocations <- struct{}{}
 	}
+	defer func() {
+		for range MostAllocations {
+			<-allocations
+		}
+	}()
 	failed := make(chan error, 1)
 	go func() { failed <- f.inTurn(func() error { return nil })() }()
+	eventually(t, "it waits for its turn", func() bool {
+		require.Empty(t, failed, "it did not wait")
+		return waitsIn("(*Pool).inTurn")
+	})
+	f.Close(0)
 	select {
 	case err := <-failed:
-		t.Fatalf("it did not wait for its turn: %v", err)
-	case <-time.After(10 * time.Millisecond):
+		require.ErrorIs(t, err, ErrClosed)
+	case <-time.After(20 * time.Second): // only a bug comes to that
+		t.Fatal("it waits still")
 	}
-	f.Close(0)
-	require.ErrorIs(t, <-failed, ErrClosed)
-	for range MostAllocations {
-		<-allocations
+}
+
+var waits = regexp.MustCompile(`^goroutine \d+ \[select[,\]]`)
+
+// waitsIn reports whether some goroutine waits in a select of a function.
+func waitsIn(function string) bool {
+	for goroutine := range strings.SplitSeq(string(stacks()), "\n\n") {
+		if waits.MatchString(goroutine) && strings.Contains(goroutine, function) {
+			return true
+		}
 	}
+	return false
 }
 
 // What a worker asks for while its pool ends is not begun: Close may be waiting for the others already.
