@@ -109,14 +109,37 @@ func TestRetriesCoverCrashes(t *testing.T) {
 
 func TestATimeoutEndsTheWorkerAndOnlyThat(t *testing.T) {
 	f := newFixture(t, 2, "zygote")
-	before := text(f.run("pid"))
+	gate := filepath.Join(t.TempDir(), "gate")
+	bystander := f.start("wait-for " + gate)
+	var spared, victim int
+	eventually(t, "one worker runs it, and the other is there", func() bool {
+		var idle []int
+		for _, w := range f.Stats().Workers {
+			switch w.State {
+			case "busy":
+				spared = w.PID
+			case "idle":
+				idle = append(idle, w.PID)
+			}
+		}
+		if len(idle) != 1 {
+			return false
+		}
+		victim = idle[0]
+		return f.started(bystander)
+	})
 	call := f.call("hang", "")
 	call.Timeout = 50 * time.Millisecond
 	o := f.end(f.submit(call))
 	require.Equal(t, TimedOut, o.Status)
-	require.Contains(t, o.Message, "50ms")
-	require.NotEmpty(t, text(f.run("pid")))
-	require.NotEmpty(t, before)
+	require.Contains(t, o.Message, fmt.Sprintf("its timeout of 50ms; its worker (pid %d) was ended and replaced", victim))
+	eventually(t, "that worker is gone", func() bool { return residentBytes(victim) == 0 })
+	replacement := f.pid()
+	require.NotContains(t, []int{victim, spared}, replacement)
+	require.ElementsMatch(t, []int{spared, replacement}, f.Processes()[1:], "the other worker is the one of before")
+	require.False(t, bystander.Ended())
+	require.NoError(t, os.WriteFile(gate, nil, 0o600))
+	require.Equal(t, "waited", text(f.end(bystander)))
 }
 
 func TestCancelReachesQueuedAndRunningTasks(t *testing.T) {
