@@ -346,7 +346,7 @@ func (w *fakeWorkerState) run(t fakeTask) {
 	case "sum-input":
 		w.reply(t.id, strconv.Itoa(sumSegment(t)))
 	case "large", "large-still-written":
-		w.large(t, verb == "large-still-written")
+		w.large(t, verb == "large-still-written", argument)
 	case "too-much":
 		d, _ := w.alloc(t, 1<<50)
 		d.u8()
@@ -408,8 +408,20 @@ func (w *fakeWorkerState) alloc(t fakeTask, size uint64) (*decoder, []int) {
 	return w.answer(frameGranted)
 }
 
-// large gives a result in a granted segment, which it may keep mapped for writing.
-func (w *fakeWorkerState) large(t fakeTask, keep bool) {
+// leaveTrace appends a line to a file, whole though several workers do so.
+func leaveTrace(file string, line []byte) {
+	trace, err := os.OpenFile(file, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+	if err != nil {
+		panic(err)
+	}
+	defer trace.Close()
+	if _, err := trace.Write(append(line, '\n')); err != nil {
+		panic(err)
+	}
+}
+
+// large gives a result in a granted segment, which it may keep mapped for writing. Its number goes into a file, if one is named.
+func (w *fakeWorkerState) large(t fakeTask, keep bool, number string) {
 	const size = 100_000
 	d, fds := w.alloc(t, size)
 	if d.u8() != 0 {
@@ -422,6 +434,11 @@ func (w *fakeWorkerState) large(t fakeTask, keep bool) {
 		panic(err)
 	}
 	closeAll(fds)
+	if number != "" {
+		if err := os.WriteFile(number, []byte(strconv.FormatUint(segment, 10)), 0o600); err != nil {
+			panic(err)
+		}
+	}
 	for i := range mapped {
 		mapped[i] = 7
 	}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"github.com/theus-project/theus-go/shm"
 	"golang.org/x/sys/unix"
 )
 
@@ -254,15 +255,21 @@ func TestLargeInputsTravelInASegment(t *testing.T) {
 
 func TestLargeResultsAreTakenOverWithoutACopyOrElseCopied(t *testing.T) {
 	f := newFixture(t, 1, "zygote")
-	for _, target := range []string{"large", "large-still-written"} {
-		o := f.run(target)
-		require.Equal(t, OK, o.Status, o.Message)
-		require.NotNil(t, o.Value.Segment)
-		base, err := o.Value.Segment.Readable()
-		require.NoError(t, err)
-		for _, b := range bytesAt(base, int(o.Value.Spans[0].Len)) {
-			require.Equal(t, byte(7), b)
-		}
+	granted := filepath.Join(t.TempDir(), "granted")
+	for target, copied := range map[string]bool{"large": !shm.Probe().Leases, "large-still-written": true} {
+		t.Run(target, func(t *testing.T) {
+			o := f.run(target + " " + granted)
+			require.Equal(t, OK, o.Status, o.Message)
+			require.NotNil(t, o.Value.Segment)
+			number, err := os.ReadFile(granted)
+			require.NoError(t, err)
+			require.Equal(t, copied, strconv.FormatUint(o.Value.Segment.ID(), 10) != string(number), "the worker was granted segment %s", number)
+			base, err := o.Value.Segment.Readable()
+			require.NoError(t, err)
+			for _, b := range bytesAt(base, int(o.Value.Spans[0].Len)) {
+				require.Equal(t, byte(7), b)
+			}
+		})
 	}
 }
 
