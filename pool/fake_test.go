@@ -260,6 +260,11 @@ func (w *fakeWorkerState) run(t fakeTask) {
 		w.reply(t.id, string(t.input.inline[0]))
 	case "pid":
 		w.reply(t.id, strconv.Itoa(os.Getpid()))
+	case "trace": // in a file, that it runs, and then run what is behind the file
+		file, rest, _ := strings.Cut(argument, " ")
+		leaveTrace(file, t.input.inline[0])
+		t.target = rest
+		w.run(t)
 	case "raise":
 		var e encoder
 		e.u64(0)
@@ -429,16 +434,16 @@ func (w *fakeWorkerState) large(t fakeTask, keep bool, number string) {
 		return
 	}
 	segment, mappedSize := d.u64(), d.u64()
-	mapped, err := unix.Mmap(fds[0], 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
-	if err != nil {
-		panic(err)
-	}
-	closeAll(fds)
 	if number != "" {
 		if err := os.WriteFile(number, []byte(strconv.FormatUint(segment, 10)), 0o600); err != nil {
 			panic(err)
 		}
 	}
+	mapped, err := unix.Mmap(fds[0], 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	if err != nil {
+		panic(err)
+	}
+	closeAll(fds)
 	for i := range mapped {
 		mapped[i] = 7
 	}

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -363,18 +364,28 @@ func TestLogsReachTheHost(t *testing.T) {
 
 func TestNothingIsLostOrRunTwiceWhileWorkersDie(t *testing.T) {
 	f := newFixture(t, 3, "zygote")
-	ends := map[string]int{}
+	trace := filepath.Join(t.TempDir(), "trace")
+	ends, runs := map[string]int{}, map[string]int{}
 	var tasks []*Task
 	for i := range 300 {
 		target := "echo"
 		if i%10 == 9 {
 			target = []string{"kill", "exit 1", "reply-then-die"}[i/10%3]
 		}
-		tasks = append(tasks, f.submit(f.call(target, strconv.Itoa(i))))
+		tasks = append(tasks, f.submit(f.call("trace "+trace+" "+target, strconv.Itoa(i))))
 	}
 	for _, task := range tasks {
 		o := f.end(task)
-		ends[fmt.Sprintf("%s %d", task.Name(), o.Status)]++
+		ends[fmt.Sprintf("%s %d", strings.TrimPrefix(task.Name(), "trace "+trace+" "), o.Status)]++
 	}
 	require.Equal(t, map[string]int{"echo 0": 270, "kill 201": 10, "exit 1 201": 10, "reply-then-die 0": 10}, ends)
+	f.Close(0) // no worker is left that might run one more
+	written, err := os.ReadFile(trace)
+	require.NoError(t, err)
+	for _, run := range strings.Fields(string(written)) {
+		runs[run]++
+	}
+	for i, task := range tasks {
+		require.Equal(t, 1, runs[strconv.Itoa(i)], "runs of task %d, %s", i, task.Name())
+	}
 }
