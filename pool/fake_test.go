@@ -144,6 +144,8 @@ type fakeWorkerState struct {
 	page  *uint64
 	queue []fakeTask
 
+	functions int // FUNCTION frames that have come
+
 	hoards  bool     // keeps maps in garbage, as a reference cycle does
 	hoarded []uint64 // segments it was told to let go of, and has not
 	kept    *os.File // names the worker's own descriptor: collected, it would close it
@@ -228,7 +230,9 @@ func (w *fakeWorkerState) handle(f *frame) {
 				break
 			}
 		}
-	case frameFunction, frameForget:
+	case frameFunction:
+		w.functions++
+	case frameForget:
 	default:
 		panic(fmt.Sprint("worker got frame ", f.kind))
 	}
@@ -265,6 +269,8 @@ func (w *fakeWorkerState) run(t fakeTask) {
 		leaveTrace(file, t.input.inline[0])
 		t.target = rest
 		w.run(t)
+	case "functions-received":
+		w.reply(t.id, strconv.Itoa(w.functions))
 	case "raise":
 		var e encoder
 		e.u64(0)

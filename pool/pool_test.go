@@ -389,3 +389,24 @@ func TestNothingIsLostOrRunTwiceWhileWorkersDie(t *testing.T) {
 		require.Equal(t, 1, runs[strconv.Itoa(i)], "runs of task %d, %s", i, task.Name())
 	}
 }
+
+func TestAFunctionIsSentToAWorkerOnce(t *testing.T) {
+	f := newFixture(t, 1, "zygote")
+	record := Value{Codec: CodecRaw, Inline: [][]byte{[]byte("code")}}
+	first, second := f.Define("first", record), f.Define("second", record)
+	defer f.Forget(first)
+	defer f.Forget(second)
+	received := func(function *Function) string {
+		call := f.call("functions-received", "")
+		call.Function = function
+		return text(f.end(f.submit(call)))
+	}
+	for range 3 {
+		require.Equal(t, "1", received(first))
+	}
+	require.Equal(t, "2", received(second))
+	require.Equal(t, "2", received(first))
+	f.run("kill")
+	require.Equal(t, "1", received(first), "the worker in its place has none yet")
+	require.Equal(t, "1", received(first))
+}
