@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"runtime"
 	"strings"
 	"sync"
@@ -453,7 +452,7 @@ func (h held) unchanged(l *life) {
 	h.t.Helper()
 	l.heap.Close()
 	settles(h.t, l.what+": nothing in the heap", func() bool { return l.heap.Stats().InUse == 0 })
-	settles(h.t, l.what+": no processes", func() bool { return len(ownProcesses()) == 0 })
+	settles(h.t, l.what+": no processes", func() bool { return len(ownProcesses()) == 0 && !hasChild() })
 	settles(h.t, l.what+": no goroutines", func() bool {
 		return goleak.Find(h.goroutines, goleak.IgnoreTopFunction("github.com/theus-project/theus-go/pool.init.func1.1")) == nil
 	})
@@ -468,35 +467,4 @@ func (h held) unchanged(l *life) {
 func settles(t *testing.T, what string, condition func() bool) {
 	t.Helper()
 	require.Eventually(t, condition, 60*time.Second, time.Millisecond, "never happened: %s", what)
-}
-
-// openFiles lists descriptors and maps of memory files.
-func openFiles() string {
-	var b strings.Builder
-	entries, _ := os.ReadDir("/proc/self/fd")
-	for _, e := range entries {
-		target, err := os.Readlink("/proc/self/fd/" + e.Name())
-		if err == nil && !strings.HasSuffix(target, "/fd") {
-			fmt.Fprintf(&b, "%s: %s\n", e.Name(), target)
-		}
-	}
-	maps, _ := os.ReadFile("/proc/self/maps")
-	for line := range strings.Lines(string(maps)) {
-		if strings.Contains(line, "memfd:") {
-			b.WriteString(line)
-		}
-	}
-	return b.String()
-}
-
-// ownProcesses lists the zygotes and workers of this test's program, whoever their parent is by now.
-func ownProcesses() (pids []string) {
-	self, _ := os.Executable()
-	entries, _ := filepath.Glob("/proc/[0-9]*")
-	for _, dir := range entries {
-		if target, err := os.Readlink(dir + "/exe"); err == nil && target == self && dir != fmt.Sprint("/proc/", os.Getpid()) {
-			pids = append(pids, filepath.Base(dir))
-		}
-	}
-	return pids
 }

@@ -50,6 +50,7 @@ func TestMain(m *testing.M) {
 	case "worker":
 		fakeWorker()
 	default:
+		_ = os.Setenv(hostVariable, strconv.Itoa(os.Getpid()))
 		spawner() // its goroutine never ends, by design
 		goleak.VerifyTestMain(m, goleak.IgnoreCurrent(), goleak.IgnoreTopFunction("github.com/theus-project/theus-go/pool.init.func1.1"))
 	}
@@ -497,6 +498,7 @@ type fixture struct {
 
 func newFixture(t *testing.T, workers int, role string) *fixture {
 	t.Helper()
+	watchLeftovers(t)
 	f := &fixture{t: t}
 	f.heap = shm.NewHeap(shm.HeapOptions{Limit: 64 << 20, OnDrop: func(s *shm.Segment) { f.Retire(s) }})
 	p, err := New(Options{
@@ -530,13 +532,20 @@ func isZombie(pid int) bool {
 // eventually polls a condition, up to a deadline that only a bug reaches.
 func eventually(t *testing.T, what string, condition func() bool) {
 	t.Helper()
+	if !happens(condition) {
+		t.Fatalf("never happened: %s", what)
+	}
+}
+
+func happens(condition func() bool) bool {
 	deadline := time.Now().Add(10 * time.Second)
 	for !condition() {
 		if time.Now().After(deadline) {
-			t.Fatalf("never happened: %s", what)
+			return false
 		}
 		_, _ = unix.Poll(nil, 1)
 	}
+	return true
 }
 
 func (f *fixture) call(target, input string) Call {
