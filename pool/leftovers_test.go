@@ -20,6 +20,7 @@ const hostVariable = "THEUS_POOL_TEST_HOST"
 // openFiles lists descriptors and maps of memory files.
 func openFiles() string {
 	var b strings.Builder
+	maps, _ := os.ReadFile("/proc/self/maps") // first: the Go runtime makes its poller with the first file, and keeps it
 	entries, _ := os.ReadDir("/proc/self/fd")
 	for _, e := range entries {
 		target, err := os.Readlink("/proc/self/fd/" + e.Name())
@@ -27,7 +28,6 @@ func openFiles() string {
 			fmt.Fprintf(&b, "%s: %s\n", e.Name(), target)
 		}
 	}
-	maps, _ := os.ReadFile("/proc/self/maps")
 	for line := range strings.Lines(string(maps)) {
 		if strings.Contains(line, "memfd:") {
 			b.WriteString(line)
