@@ -79,17 +79,33 @@ func TestFailpoints(t *testing.T) {
 	t.Cleanup(failpoint.Disarm)
 	calls := callsOfALife(t)
 	var table failpoint.Table
+	missed := 0
 	for _, f := range faults {
 		t.Run(f.point.String(), func(t *testing.T) {
 			for i, err := range f.errs {
-				for _, nth := range chosen(calls[f.point], testing.Short(), i) {
+				failed := false
+				try := func(nth uint64) {
 					end, plan := fails(t, f.point, nth, err)
+					if plan.Fired() == 0 { // this life made fewer calls than the one that was counted
+						require.Equal(t, failpoint.Survived, end, "%s, call %d, which was not made", f.point, nth)
+						missed++
+						return
+					}
+					failed = true
 					table.Add(f.point, plan, end)
 				}
+				nths := chosen(calls[f.point], testing.Short(), i)
+				for _, nth := range nths {
+					try(nth)
+				}
+				for nth := nths[len(nths)-1] / 2; nth > 0 && !failed; nth /= 2 { // which is more likely to be made
+					try(nth)
+				}
+				require.True(t, failed, "%s has never failed with %v", f.point, err)
 			}
 		})
 	}
-	t.Logf("\n%s", table.Of("pool"))
+	t.Logf("\n%s%d lives, of which the table has nothing, ended before the call that was to fail", table.Of("pool"), missed)
 	for _, p := range failpoint.Of("pool") {
 		require.NotZero(t, failpoint.Hits(p), "%s was never passed", p)
 		if p != failpoint.PoolShutdown { // it is called after another failure, and what it says is of no use
@@ -114,7 +130,7 @@ func TestFailpointStormsPass(t *testing.T) {
 			t.Run(fmt.Sprintf("%s %v", f.point, err), func(t *testing.T) {
 				before := holdings(t)
 				plan := failpoint.Arm(f.point, 1, 1000, err)
-				life := &life{t: t}
+				life := &life{t: t, plan: plan, reason: err}
 				life.live()
 				require.True(t, life.close(), "it goes on")
 				failpoint.Disarm()
@@ -170,7 +186,7 @@ func fails(t *testing.T, p failpoint.Point, nth uint64, err error) (failpoint.En
 	t.Helper()
 	before := holdings(t)
 	plan := failpoint.Arm(p, nth, 1, err)
-	life := &life{t: t, what: fmt.Sprintf("%s, call %d: %v", p, nth, err)}
+	life := &life{t: t, what: fmt.Sprintf("%s, call %d: %v", p, nth, err), plan: plan, reason: err}
 	life.live()
 	goesOn := life.close()
 	failpoint.Disarm()
@@ -186,11 +202,13 @@ func fails(t *testing.T, p failpoint.Point, nth uint64, err error) (failpoint.En
 
 // life is the scenario: everything that one does with a pool.
 type life struct {
-	t    *testing.T
-	what string // fails in it
-	pool *Pool
-	heap *shm.Heap
-	errs []error // that operations and tasks gave
+	t      *testing.T
+	what   string // fails in it
+	plan   *failpoint.Plan
+	reason error // that the kernel gives; nil: nothing fails
+	pool   *Pool
+	heap   *shm.Heap
+	errs   []error // that operations and tasks gave
 
 	mu     sync.Mutex // guards poison
 	poison *guard.Panic
@@ -233,7 +251,13 @@ func (l *life) close() (goesOn bool) {
 // goesOn reports whether tasks can be run; else there is a reason.
 func (l *life) goesOn() bool {
 	l.t.Helper()
-	if o, err := l.run("echo", "still here", nil); err == nil {
+	before := l.fired()
+	o, err := l.run("echo", "still here", nil)
+	if err != nil && l.fired() > before && !l.poisoned() { // it is this task that something failed for, the next one is not concerned
+		l.bad(err)
+		o, err = l.run("echo", "still here", nil)
+	}
+	if err == nil {
 		require.Equal(l.t, "still here", text(o), l.what)
 		return true
 	}
@@ -243,11 +267,25 @@ func (l *life) goesOn() bool {
 	var broken *BrokenError
 	switch {
 	case errors.As(err, &broken):
-		require.NotEmpty(l.t, broken.Cause, l.what)
+		l.saysWhy(broken)
 	default:
 		require.ErrorAs(l.t, err, new(*guard.Panic), "%s: one task was refused and the next was not", l.what)
 	}
 	return false
+}
+
+// fired is how many calls have failed so far.
+func (l *life) fired() uint64 {
+	if l.plan == nil {
+		return 0
+	}
+	return l.plan.Fired()
+}
+
+func (l *life) poisoned() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.poison != nil
 }
 
 // caught poisons the pool, as the engine does.
@@ -268,7 +306,7 @@ func (l *life) guarded(f func()) {
 	}
 }
 
-// bad notes an error, which must be of a known type.
+// bad notes an error, which must be of a known type and say why.
 func (l *life) bad(err error) bool {
 	l.t.Helper()
 	if err == nil {
@@ -277,14 +315,28 @@ func (l *life) bad(err error) bool {
 	typed := errors.As(err, new(*shm.LimitError)) || errors.As(err, new(*shm.KernelError)) || errors.As(err, new(*shm.FullError)) ||
 		errors.As(err, new(*BrokenError)) || errors.As(err, new(*guard.Panic)) || errors.As(err, new(*taskError))
 	require.True(l.t, typed, "%s: %T is not a type that callers know: %v", l.what, err, err)
+	l.saysWhy(err)
 	l.errs = append(l.errs, err)
 	return true
 }
 
-// taskError is the outcome of a task that has no result.
+// saysWhy: what the kernel said can be read. EPIPE is the end of a stream as well, which is told in other words.
+func (l *life) saysWhy(err error) {
+	l.t.Helper()
+	if l.reason != nil && !errors.Is(l.reason, syscall.EPIPE) {
+		require.ErrorContains(l.t, err, l.reason.Error(), "%s: the kernel's reason is missing", l.what)
+	}
+}
+
+// taskError is the outcome of a task that has not the result it should have.
 type taskError struct{ *Outcome }
 
-func (e *taskError) Error() string { return fmt.Sprint(e.Status, " ", e.Message) }
+func (e *taskError) Error() string {
+	if e.Status == OK { // its worker was refused something, and gave that back
+		return text(e.Outcome)
+	}
+	return fmt.Sprint(e.Status, " ", e.Message)
+}
 
 func (l *life) call(target, input string, source Source) (Call, error) {
 	v, err := NewValue(l.heap, CodecRaw, [][]byte{[]byte(input)}, "input")
