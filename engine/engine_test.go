@@ -17,6 +17,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // open gives an engine whose workers are never started.
 func open(t *testing.T, o Options) *Engine {
 	t.Helper()
+	watchLeftovers(t)
 	o.Lazy = true
 	e, err := Open(o)
 	require.NoError(t, err)

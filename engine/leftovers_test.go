@@ -1,0 +1,49 @@
+package engine
+
+import (
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// openFiles lists descriptors and maps of memory files.
+func openFiles() (all []string) {
+	maps, _ := os.ReadFile("/proc/self/maps") // first: the Go runtime makes its poller with the first file, and keeps it
+	entries, _ := os.ReadDir("/proc/self/fd")
+	for _, e := range entries {
+		target, err := os.Readlink("/proc/self/fd/" + e.Name())
+		if err == nil && !strings.HasSuffix(target, "/fd") {
+			all = append(all, e.Name()+": "+target)
+		}
+	}
+	for line := range strings.Lines(string(maps)) {
+		if strings.Contains(line, "memfd:") {
+			all = append(all, line)
+		}
+	}
+	return all
+}
+
+// engines that are open. No test runs in parallel to another, but one may have several: what the first finds when it is
+// opened may be there, and nothing else, when the last is closed. It may be less: the garbage collector closes the pidfd of
+// a process that somebody else has waited for.
+var engines struct {
+	count  int
+	before []string
+}
+
+// watchLeftovers fails the test if its engines leave descriptors or maps.
+func watchLeftovers(t *testing.T) {
+	t.Helper()
+	if engines.count == 0 {
+		engines.before = openFiles()
+	}
+	engines.count++
+	t.Cleanup(func() {
+		if engines.count--; engines.count == 0 {
+			require.Subset(t, engines.before, openFiles(), "left behind")
+		}
+	})
+}
