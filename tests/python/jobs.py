@@ -222,8 +222,9 @@ def log(ctx: Any, word: str, number: int) -> None:
 
 
 @process(parallel=True)
-def use_ctx_in_a_handler(ctx: Any, seconds: float) -> tuple[int, list[str]]:
-    """Use ctx in a handler that interrupts uses of ctx: (times served, texts of refusals)."""
+def use_ctx_in_a_handler(ctx: Any, patience: float) -> tuple[int, list[str]]:
+    """Use ctx in a handler that interrupts uses of ctx, until one was served and one refused, or
+    for as long as the patience lasts: (times served, texts of refusals)."""
     served = 0
     refused: set[str] = set()
 
@@ -238,8 +239,8 @@ def use_ctx_in_a_handler(ctx: Any, seconds: float) -> tuple[int, list[str]]:
 
     before = signal.signal(signal.SIGALRM, handler)
     try:
-        until = time.monotonic() + seconds
-        while time.monotonic() < until:
+        deadline = time.monotonic() + patience
+        while not (served and refused) and time.monotonic() < deadline:
             # Once each, or slow handlers would interrupt handlers without end.
             signal.setitimer(signal.ITIMER_REAL, random.uniform(0.0001, 0.001))
             ctx.log.info("step")
@@ -252,8 +253,9 @@ def use_ctx_in_a_handler(ctx: Any, seconds: float) -> tuple[int, list[str]]:
 
 
 @process(parallel=True)
-def give_up_often(ctx: Any, key: str, seconds: float) -> tuple[int, int]:
-    """Use ctx under a time limit, again and again: (uses, times given up)."""
+def give_up_often(ctx: Any, key: str, times: int, patience: float) -> tuple[int, int]:
+    """Use ctx under a time limit, until it was used and given up that often, or for as long as
+    the patience lasts: (uses, times given up)."""
 
     class Enough(Exception):
         pass
@@ -264,9 +266,9 @@ def give_up_often(ctx: Any, key: str, seconds: float) -> tuple[int, int]:
     uses = given_up = 0
     kept: list[Any] = []
     before = signal.signal(signal.SIGALRM, give_up)
-    until = time.monotonic() + seconds
+    deadline = time.monotonic() + patience
     try:
-        while time.monotonic() < until:
+        while min(uses, given_up) < times and time.monotonic() < deadline:
             try:
                 signal.setitimer(signal.ITIMER_REAL, random.uniform(0.00002, 0.0004))
                 for _ in range(20):

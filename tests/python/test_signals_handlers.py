@@ -171,26 +171,26 @@ def test_a_fault_of_the_program_ends_it_as_without_us(
 
 
 def test_a_tasks_handler_may_use_ctx_in_the_middle_of_ctx(make_engine: EngineFactory) -> None:
-    # It gets what it asks for, or is told why not; with plain locks the worker hung within 1 s.
+    # It gets what it asks for, or is told why not; with plain locks the worker hangs.
     engine = make_engine(workers=1)
-    served, refused = engine.run(jobs.use_ctx_in_a_handler, 2.0)
-    assert served > 0
-    assert all("signal handler" in text for text in refused)
-    assert len(refused) == 1, "2 s were not enough to interrupt a request"
+    for _ in range(50):
+        served, refused = engine.run(jobs.use_ctx_in_a_handler, 60.0, timeout=90)
+        assert served > 0
+        assert len(refused) == 1, f"one way to be refused a request, not {refused}"
+        assert "signal handler" in refused[0]
     assert engine.run(pow, 2, 3) == 8
 
 
 def test_a_tasks_handler_may_raise_in_the_middle_of_ctx(make_engine: EngineFactory) -> None:
-    # Within 0.4 s a lock stayed taken or a frame was lost, and the worker was of no use any more.
+    # Long before it has done so that often, a lock stayed taken or a frame was lost, and the worker
+    # was of no use any more.
     engine = make_engine(workers=1)
     engine.heavy.put("large", np.ones(1_000_000))
     assert engine.run(pow, 2, 3) == 8
     in_use = engine.stats()["memory"]["in_use"]
     (worker,) = engine.stats()["workers"]
     descriptors = processes.descriptors(worker["pid"])
-    uses, given_up = engine.run(jobs.give_up_often, "large", 3.0)
-    assert uses > 100
-    assert given_up > 100
+    assert min(engine.run(jobs.give_up_often, "large", 3000, 120.0, timeout=180)) >= 3000
     # Not right after the task: the answer to a request that was given up may come late, in one
     # read with another one's, and then waits with its descriptor for whoever reads next.
     until(
