@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
-from concurrent.futures import wait
 from pathlib import Path
 
 import pytest
 
+import jobs
 import jobs_that_fail
+from gate import Gate
+from polling import until
 from theus import TheusEngine, WorkerCrashed
 
 CRASHES = 200
@@ -39,14 +41,19 @@ def test_hundreds_of_crashes_do_not_break_the_pool(tmp_path: Path) -> None:
 
 def test_a_task_that_is_tried_again_waits_behind_the_others(tmp_path: Path) -> None:
     log = tmp_path / "tries"
-    with TheusEngine(workers=1) as engine:
-        engine.run(pow, 1, 1)
-        ends: list[str] = []
+    ends: list[str] = []
+    with TheusEngine(workers=1) as engine, Gate(tmp_path) as gate:
+        first = engine.submit(jobs.wait_and_give, 1, gate.reports, gate.path)
+        gate.arrived(1)  # so that all others are in the queue before any of them has begun
         stubborn = engine.options(retries=3).submit(jobs_that_fail.crash_until, str(log), 1 << 30)
         stubborn.add_done_callback(lambda _: ends.append("stubborn"))
-        others = [engine.submit(pow, 2, n) for n in range(10)]
-        for other in others:
+        for number in range(10):
+            other = engine.submit(pow, 2, number)
             other.add_done_callback(lambda _: ends.append("other"))
-        wait([stubborn, *others], 60)
-        assert isinstance(stubborn.exception(0), WorkerCrashed)
+        gate.open()
+        assert first.result(60) == 1
+        # Not until the futures are done: callbacks run after that, on another thread.
+        until(lambda: len(ends) == 11, "all tasks to end", 60)
         assert ends == ["other"] * 10 + ["stubborn"]
+        assert isinstance(stubborn.exception(0), WorkerCrashed)
+        assert len(log.read_text().split()) == 4, "three times more than once"
