@@ -208,16 +208,3 @@ def test_a_program_that_never_closes_ends_quietly(tmp_path: Path) -> None:
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == "still works 16 3.0\n"
-
-
-def test_ctrl_c_interrupts_a_wait(tmp_path: Path) -> None:
-    code = (
-        "import os, signal, sys, time, threading\nfrom theus import TheusEngine\n"
-        "engine = TheusEngine(workers=1)\n"
-        "engine.run(pow, 2, 3)\n"
-        "threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()\n"
-        "try:\n    engine.run(time.sleep, 3600)\n"
-        "except KeyboardInterrupt:\n    print('interrupted', engine.run(pow, 2, 3))\n"
-    )
-    done = program(code)
-    assert (done.returncode, done.stderr, done.stdout) == (0, "", "interrupted 8\n")
