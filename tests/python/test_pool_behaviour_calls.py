@@ -300,10 +300,24 @@ def test_a_reloaded_module_runs_its_new_code(
         del sys.modules["changing_module"]
 
 
-def test_a_task_changes_its_workers_globals_only(engine: TheusEngine) -> None:
-    engine.run(os.chdir, "/")
-    assert os.getcwd() != "/" or Path.cwd() == Path("/")
+def change_globals(directory: str) -> tuple[int, str | None]:
+    """Change what a process has once: how often it was done here, and what it has made of it."""
+    jobs.kept.append("by a task")
+    os.environ["CHANGED"] = f"{os.environ.get('CHANGED', '')}x"
+    os.chdir(directory)
+    return len(jobs.kept), os.environ["CHANGED"]
+
+
+def test_a_task_changes_its_workers_globals_only(tmp_path: Path) -> None:
+    before = os.getcwd()
+    assert before != str(tmp_path)
+    with TheusEngine(workers=1) as engine:  # of its own: its worker stays as the task leaves it
+        assert engine.run(change_globals, str(tmp_path)) == (1, "x")
+        assert engine.run(change_globals, str(tmp_path)) == (2, "xx")
+        assert engine.run(os.getcwd) == str(tmp_path)
     assert jobs.kept == []
+    assert "CHANGED" not in os.environ
+    assert os.getcwd() == before
 
 
 # ---- without processes ---------------------------------------------------------------------------
