@@ -173,22 +173,6 @@ def test_a_crash_ends_one_task(engine: TheusEngine, tmp_path: Path) -> None:
     assert engine.run(crash, str(tmp_path / "marker"), retries=1) == "second time"
 
 
-def test_a_timeout_ends_the_worker_and_nothing_else(engine: TheusEngine, tmp_path: Path) -> None:
-    never = str(tmp_path / "never")
-    other = engine.submit(wait_for_file, str(tmp_path / "soon"))
-    with pytest.raises(TaskTimeout):
-        engine.run(wait_for_file, never, timeout=0.1)
-    assert not other.done()
-    (tmp_path / "soon").touch()
-    assert other.result(30) is None
-
-    async def main() -> None:
-        with pytest.raises(asyncio.TimeoutError):
-            await engine.options(timeout=0.1).execute(wait_for_file, never)
-
-    asyncio.run(main())
-
-
 def test_timeouts_of_host_processes(engine: TheusEngine, tmp_path: Path) -> None:
     soon = tmp_path / "soon"
 

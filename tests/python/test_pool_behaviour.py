@@ -86,17 +86,26 @@ def test_an_exception_is_not_retried(engine: TheusEngine, tmp_path: Path) -> Non
 # ---- timeouts ------------------------------------------------------------------------------------
 
 
-def test_a_timeout_ends_its_worker_only(engine: TheusEngine, gate: Gate) -> None:
+def waited_for(engine: TheusEngine, reports: str) -> None:
+    engine.run(jobs_that_fail.compute_for_ever, reports, timeout=0.3)
+
+
+def awaited(engine: TheusEngine, reports: str) -> None:
+    call = engine.options(timeout=0.3).execute(jobs_that_fail.compute_for_ever, reports)
+    asyncio.run(asyncio.wait_for(call, 60))
+
+
+@pytest.mark.parametrize("call", [waited_for, awaited])
+def test_a_timeout_ends_its_worker_only(engine: TheusEngine, gate: Gate, call: Any) -> None:
     other = engine.submit(jobs.wait_and_give, "kept", reports=gate.reports, gate=gate.path)
     (seen,) = gate.arrived(1)
-    before = pids(engine)
+    before = until(lambda: len(pids(engine)) == 2 and pids(engine), "two workers")
     with pytest.raises(TaskTimeout) as caught:
-        engine.run(jobs_that_fail.compute_for_ever, gate.reports, timeout=0.3)
+        call(engine, gate.reports)
     for base in (TimeoutError, asyncio.TimeoutError, concurrent.futures.TimeoutError):
         assert isinstance(caught.value, base)
     assert "0.3" in str(caught.value) or "300" in str(caught.value)
-    ended = gate.arrived(2)[1]["pid"]
-    assert ended in before
+    (ended,) = before - {seen["pid"]}
     until(lambda: not alive(ended), "the worker to be ended")
     gate.open()
     assert other.result(60) == "kept"
