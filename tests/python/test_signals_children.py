@@ -72,7 +72,9 @@ def thief():
 thread = threading.Thread(target=thief)
 thread.start()
 with TheusEngine(workers=2) as engine:
+    deadline = time.monotonic() + 120
     while not stolen:  # each round ends a zygote, and whoever is faster reaps it
+        assert time.monotonic() < deadline, "the engine was always faster"
         work(engine, 1)
 stop.set()
 thread.join()
@@ -231,7 +233,10 @@ import os, signal, sys, time
 from pathlib import Path
 from theus import TaskTimeout, TheusEngine
 engine = TheusEngine(workers=2)
-engine.map(pow, [1, 2], [1, 2])
+deadline = time.monotonic() + 60
+while [w["state"] for w in engine.stats()["workers"]] != ["idle"] * 2:
+    assert time.monotonic() < deadline  # both are there: each gets one of the two tasks
+    time.sleep(0.005)
 host, ended = os.getpid(), Path(sys.argv[1])
 
 def stop_host_and_end(patience):
