@@ -69,7 +69,7 @@ def thief():
         except ChildProcessError:
             time.sleep(0.001)
 
-thread = threading.Thread(target=thief)
+thread = threading.Thread(target=thief, daemon=True)
 thread.start()
 with TheusEngine(workers=2) as engine:
     deadline = time.monotonic() + 120
