@@ -132,9 +132,16 @@ class SaysMuch(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class Frozen(Exception):
-    """It refuses every assignment, that of its traceback and cause included."""
+    """It refuses every assignment, so it pickles and does not load."""
 
     number: int
+
+
+class Unassignable(Exception):
+    """It has nothing to be assigned when it is loaded, and refuses its traceback and cause."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise AttributeError(name)
 
 
 class _Nameless(type):
