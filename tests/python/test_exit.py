@@ -75,13 +75,28 @@ threading.Thread(target=main).start()
     ),
     "sys.exit in a callback of a future": (
         """
-future = engine.submit(pow, 2, 3)
-future.add_done_callback(lambda f: None)
-future.result()
+called = []
+
+def leave(future):
+    called.append(threading.current_thread())
+    sys.exit(6)
+
+def wait_for(path):
+    while not os.path.exists(path):
+        time.sleep(0.001)
+
+future = engine.submit(wait_for, os.path.abspath("go"))
+future.add_done_callback(leave)  # while it runs, or this thread would call it
+open("go", "w").close()
+deadline = time.monotonic() + 60
+while not called:
+    assert time.monotonic() < deadline
+    time.sleep(0.001)
+assert called != [threading.main_thread()]
 engine.submit(sleep)
-sys.exit(6)
+running(1)
 """,
-        6,
+        0,  # it is not the main thread that leaves
     ),
     "sys.exit in a task": (
         """
@@ -104,12 +119,38 @@ thread.join()
 """,
         0,
     ),
-    "an array under construction, a task that waits for memory": (
+    "an array under construction, views and results": (
         """
 building = engine.heavy.alloc("y", 1000)
 results = engine.submit(np.ones, 300_000)
 kept = [results.result(), engine.state, array[2:], memoryview(array)]
 engine.submit(sleep)
+""",
+        0,
+    ),
+    "a task that waits for memory": (
+        """
+from theus import HeapFull
+
+def keep(ctx):
+    sys.kept = ctx.heavy["x"]
+
+def want(ctx, asked):
+    while True:  # each time it waits a little for whoever may let go of what was retired
+        try:
+            ctx.heavy.alloc("y", 12 << 20, np.uint8)
+        except HeapFull:
+            open(asked, "w").close()
+
+small = TheusEngine(workers=1, heap=16 << 20)
+small.heavy.put("x", np.ones(12 << 20, np.uint8))
+small.run(keep)
+del small.heavy["x"]
+small.submit(want, os.path.abspath("asked"))
+deadline = time.monotonic() + 60
+while not (os.path.exists("asked") and small.stats()["memory"]["retiring"]):
+    assert time.monotonic() < deadline
+    time.sleep(0.001)
 """,
         0,
     ),
