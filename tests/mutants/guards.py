@@ -263,6 +263,12 @@ MUTANTS = (
         ),
     ),
     Mutant(
+        "adoption of what a worker wrote",
+        "a result is not copied on its way to the host",
+        PythonTest("test_zero_copy.py", "test_an_output_lies_where_its_worker_wrote_it"),
+        (Cut("pool/results.go", "err := seg.Adopt()", "err := shm.ErrNoProof"),),
+    ),
+    Mutant(
         "page that a fork wipes",
         "a child that no library knows of, even as process 1 beside its parent, is refused",
         PythonTest("test_forks_raw.py", "test_a_child_of_a_bare_clone"),

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from processes import region_of
 from theus import TheusError
 from theus.contracts import process
 from theus.structures import StateUpdate
@@ -79,6 +80,22 @@ def take_input(data: Any, reports: str, gate: str) -> int:
 def make_result(length: int) -> Any:
     """A result of its own, no copy of anything."""
     return np.arange(1, length + 1, dtype=np.float64)
+
+
+def make_result_and_tell(length: int, reports: str) -> Any:
+    """A result, and the inode of the memory file that this worker copies it to when it is sent."""
+    segments: Any = sys.modules["theus.worker.segments"]
+    map_shared = segments.map_shared
+
+    def watched(*args: Any, **options: Any) -> Any:
+        made = map_shared(*args, **options)
+        if made.writable:
+            segments.map_shared = map_shared
+            report(reports, inode=region_of("self", made.address).inode)
+        return made
+
+    segments.map_shared = watched
+    return make_result(length)
 
 
 def make_results(length: int) -> dict[str, Any]:
@@ -348,6 +365,15 @@ def heavy_output(ctx: Any, length: int) -> Any:
     """An array for the state."""
     array = ctx.heavy.alloc("made", length)
     array[:] = np.arange(length)
+    return array
+
+
+@process(parallel=True, outputs=["heavy.made"])
+def heavy_output_and_tell(ctx: Any, length: int, reports: str) -> Any:
+    """The same, and the inode of the memory file that it is written to."""
+    array = ctx.heavy.alloc("made", length)
+    array[:] = np.arange(length)
+    report(reports, inode=region_of("self", address(array)).inode)
     return array
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from proc_files import text
 
-_REGION = re.compile(r"^([0-9a-f]+)-([0-9a-f]+) (\S+) \S+ \S+ \S+ *(.*)$")
+_REGION = re.compile(r"^([0-9a-f]+)-([0-9a-f]+) (\S+) \S+ \S+ (\d+) *(.*)$")
 _AMOUNT = re.compile(r"^(\w+): +(\d+) kB$")
 _ZOMBIE = ("Z", "X")
 PAGE = os.sysconf("SC_PAGESIZE")
@@ -23,6 +23,7 @@ class Region:
     start: int
     end: int
     access: str
+    inode: int
     name: str
     amounts: dict[str, int] = field(default_factory=dict)
     flags: frozenset[str] = frozenset()
@@ -42,8 +43,8 @@ def regions(pid: int | str = "self") -> list[Region]:
     for line in Path(f"/proc/{pid}/smaps").read_text().splitlines():
         head = _REGION.match(line)
         if head:
-            start, end, access, name = head.groups()
-            found.append(Region(int(start, 16), int(end, 16), access, name))
+            start, end, access, inode, name = head.groups()
+            found.append(Region(int(start, 16), int(end, 16), access, int(inode), name))
             continue
         if line.startswith("VmFlags:"):
             found[-1].flags = frozenset(line.split()[1:])

@@ -1,7 +1,9 @@
 """Nobody copies: what /proc says about the pages under an array, read from another process.
 
 The program's own account of its bytes proves nothing. The kernel's does: a page that was copied is
-anonymous memory, one that is shared belongs to a memory file.
+anonymous memory, one that is shared belongs to a memory file. Of inputs and results, which only one
+process maps, `Anonymous` alone is looked at: their pages count as `Private_Dirty`, copied or not.
+Whether the file is that which the other side wrote to is told by its inode.
 """
 
 from __future__ import annotations
@@ -157,6 +159,36 @@ def test_large_result_is_mapped_and_writable(engine: TheusEngine) -> None:
     result[0] = -1.0
     assert result[0] == -1.0
     assert region_of("self", jobs.address(result)).amounts["Anonymous"] == PAGE
+
+
+def test_a_result_lies_where_its_worker_wrote_it(engine: TheusEngine, gate: Gate) -> None:
+    result = engine.run(jobs.make_result_and_tell, MIB // 4, gate.reports)
+    (written,) = gate.arrived(1)
+    assert written["pid"] != os.getpid()
+    assert region_of("self", jobs.address(result)).inode == written["inode"]
+
+
+def test_an_output_lies_where_its_worker_wrote_it(engine: TheusEngine, gate: Gate) -> None:
+    """For the one that made it, for the host, and for whoever reads it later."""
+    length = MIB // 4
+    result = engine.run(jobs.heavy_output_and_tell, length, gate.reports)
+    (written,) = gate.arrived(1)
+    places = [("self", result), ("self", engine.heavy["made"])]
+    inodes = [region_of(pid, jobs.address(array)).inode for pid, array in places]
+    assert inodes == [written["inode"]] * len(places)
+    readers = [
+        engine.submit(jobs.read_and_wait, "made", reports=gate.reports, gate=gate.path)
+        for _ in range(2)
+    ]
+    _, *seen = gate.arrived(3)
+    assert len({report["pid"] for report in seen}) == 2, "one of them did not make it"
+    for report in seen:
+        assert report["checksum"] == checksum(np.arange(length, dtype=np.float64))
+        assert region_of(report["pid"], report["address"]).inode == written["inode"]
+    gate.open()
+    for reader in readers:
+        reader.result(60)
+    del result, places, engine.heavy["made"]
 
 
 def test_several_results_in_one(engine: TheusEngine) -> None:
