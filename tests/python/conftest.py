@@ -1,4 +1,4 @@
-"""Every test ends with nothing left: no descriptor, map, child process, thread or shared page."""
+"""Every test ends with nothing left: no descriptor, map, process, thread or shared page."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a process holds that a test must not leave behind."""
+"""What a process, and all that it started, holds that a test must not leave behind."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
+import this_run
+from polling import PATIENCE
 from proc_files import listed, target, text
-from processes import descendants
+from processes import descendants, doings
 from shared_pages import most_unaccounted_bytes, unaccounted_bytes
 
-PATIENCE = 5.0
 # The counter is the machine's: pages of /dev/shm and of System V segments come and go there too.
 SHMEM_NOISE = 32 << 20
 # Go's runtime keeps these open, once for all, from some moment after it was loaded.
@@ -21,11 +22,11 @@ _OF_GO = ("/cpu.cfs_quota_us", "/cpu.cfs_period_us", "/cpu.max")
 
 
 class Holdings(NamedTuple):
-    """Descriptors, shared maps, children, threads and shared pages at one moment."""
+    """Descriptors, shared maps, processes, threads and shared pages at one moment."""
 
     descriptors: frozenset[str]
     mappings: int
-    children: frozenset[int]
+    processes: frozenset[int]
     threads: frozenset[str]
     shmem: int
 
@@ -36,10 +37,13 @@ def holdings() -> Holdings:
 
 
 def _now(shared_pages: Callable[[], int]) -> Holdings:
+    # Descendants that are dead and not waited for, or do not have this run's environment; and what
+    # is a descendant no more, since its parent died before it.
+    processes = this_run.started().union(descendants(os.getpid()))
     return Holdings(
         descriptors=_descriptors(),
-        mappings=_mappings("self") + sum(_mappings(str(pid)) for pid in descendants(os.getpid())),
-        children=frozenset(descendants(os.getpid())),
+        mappings=_mappings("self") + sum(_mappings(str(pid)) for pid in processes),
+        processes=processes,
         threads=frozenset(t.name for t in threading.enumerate() if t.name.startswith("theus")),
         shmem=shared_pages(),
     )
@@ -65,8 +69,8 @@ def _difference(before: Holdings, now: Holdings) -> str:
         found.append(f"descriptors {sorted(now.descriptors - before.descriptors)}")
     if now.mappings > before.mappings:
         found.append(f"{now.mappings - before.mappings} memfd mappings")
-    if now.children - before.children:
-        found.append(f"children {sorted(now.children - before.children)}")
+    if now.processes - before.processes:
+        found.append(f"processes {doings(sorted(now.processes - before.processes))}")
     if now.threads - before.threads:
         found.append(f"threads {sorted(now.threads - before.threads)}")
     if now.shmem > before.shmem + SHMEM_NOISE:

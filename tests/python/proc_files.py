@@ -22,6 +22,14 @@ def text(path: str) -> str:
         return ""
 
 
+def contents(path: str) -> bytes:
+    """The same, as bytes."""
+    try:
+        return Path(path).read_bytes()
+    except OSError:
+        return b""
+
+
 def target(link: str) -> str:
     """Where a link leads; empty for a descriptor that was closed meanwhile."""
     try:

@@ -8,16 +8,11 @@ A page that nobody holds, or that an orphan of ours does, stays in the sum.
 from __future__ import annotations
 
 import os
-import uuid
 from itertools import pairwise
 from pathlib import Path
 
+import this_run
 from proc_files import listed, target, text
-
-# Whatever this test run starts has it in its environment, orphans included.
-MARK = "RUN_OF_THEUS_TESTS"
-os.environ[MARK] = uuid.uuid4().hex
-
 
 # Other programs allocate and free between the look at the machine and the look at them: a single
 # reading may be wrong by as much, either way. So many are taken while they do.
@@ -62,23 +57,13 @@ def _foreign() -> int:
     ours, theirs = set(), []
     for pid in filter(str.isdigit, os.listdir("/proc")):
         held = _memory_files(pid)
-        if held and _is_ours(pid):
+        if held and (int(pid) == os.getpid() or this_run.started_this(pid)):
             ours |= held.keys()
         elif held:
             theirs.append(held)
     for held in theirs:
         files.update(held)
     return sum(size for inode, size in files.items() if inode not in ours)
-
-
-def _is_ours(pid: str) -> bool:
-    if int(pid) == os.getpid():
-        return True
-    try:
-        environment = Path(f"/proc/{pid}/environ").read_bytes()
-    except OSError:  # it has just ended, or is another user's
-        return False
-    return f"{MARK}={os.environ[MARK]}".encode() in environment.split(b"\0")
 
 
 def _memory_files(pid: str) -> dict[tuple[int, int], int]:
