@@ -2,7 +2,8 @@
 
 They are compiled with the header and linked with the library that the wheel put into the Python
 which runs this, as a user's program would be. ``$CC`` and ``$CXX`` name the compilers. A program
-passes by exiting with 0; it finds the Python for its workers in ``$THEUS_PYTHON``.
+passes by exiting with 0, without a word on standard error, and with nobody left in its session; it
+finds the Python for its workers in ``$THEUS_PYTHON``.
 ``$THEUS_LIBRARY`` names another build of the library.
 
 With ``--sanitize`` the programs, not the library, are compiled with AddressSanitizer and
@@ -12,18 +13,20 @@ through libc is seen, and so is what a program forgets to give back to libc.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import shlex
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 _WARNINGS = ["-Wall", "-Wextra", "-Wpedantic", "-Werror"]
 _LONGEST_RUN = 120.0  # seconds
-
+_LONGEST_END = 30.0  # seconds, of the processes that a program started, after its own
 
 _SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
 
@@ -71,18 +74,57 @@ def _passes(source: Path, output: Path, flags: list[str]) -> bool:
         # Go's handlers are chained to; the sanitizer's own would be called first for nothing.
         "ASAN_OPTIONS": "detect_leaks=1:handle_segv=0:handle_sigbus=0:handle_sigfpe=0",
     }
-    # A session of its own, so that its workers can be ended with it should it hang.
-    running = subprocess.Popen([str(program)], env=environment, start_new_session=True)
-    try:
-        status = running.wait(_LONGEST_RUN)
-    except subprocess.TimeoutExpired:
-        os.killpg(running.pid, signal.SIGKILL)
-        running.wait()
-        print(f"FAILED {source.name}: still running after {_LONGEST_RUN:.0f} s")
-        return False
-    word = "ok" if status == 0 else f"FAILED (exit status {status})"
+    # A file and no pipe: a process that is left would keep a pipe open.
+    with tempfile.TemporaryFile("w+", errors="replace") as errors:
+        # A session of its own, by which its workers are found.
+        running = subprocess.Popen(
+            [str(program)], env=environment, stderr=errors, start_new_session=True
+        )
+        try:
+            status = running.wait(_LONGEST_RUN)
+            wrong = [f"exit status {status}"] if status else []
+        except subprocess.TimeoutExpired:
+            wrong = [f"still running after {_LONGEST_RUN:.0f} s"]
+            running.kill()
+            running.wait()
+        wrong += _end_session(running.pid)
+        errors.seek(0)
+        said = errors.read()
+    if said:
+        wrong.append("it wrote to standard error")
+        print(said, end="" if said.endswith("\n") else "\n")
+    word = f"FAILED ({'; '.join(wrong)})" if wrong else "ok"
     print(f"{word} {source.name} {time.monotonic() - started:.2f}s", flush=True)
-    return status == 0
+    return not wrong
+
+
+def _end_session(leader: int) -> list[str]:
+    """Wait for the processes of a session to end; kills those that do not, and names them."""
+    deadline = time.monotonic() + _LONGEST_END
+    while left := _in_session(leader):
+        if time.monotonic() > deadline:
+            for pid in left:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            return [f"left process {pid}: {command}" for pid, command in left.items()]
+        time.sleep(0.01)  # poll; what is awaited sends no signal
+    return []
+
+
+def _in_session(leader: int) -> dict[int, str]:
+    """The living processes of a session, whoever their parent is, with their commands."""
+    found = {}
+    for directory in Path("/proc").iterdir():
+        if not directory.name.isdigit():
+            continue
+        try:
+            state, _, _, session = (directory / "stat").read_text().rpartition(")")[2].split()[:4]
+            if int(session) == leader and state not in "ZX":
+                command = (directory / "cmdline").read_bytes().replace(b"\0", b" ")
+                found[int(directory.name)] = command.decode(errors="replace").strip()
+        except OSError:  # it has ended
+            continue
+    return found
 
 
 def _compile(source: Path, program: Path) -> list[str]:

@@ -6,9 +6,12 @@
 #define _GNU_SOURCE /* memmem, realpath */
 #endif
 
+#include <dirent.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
+#include <unistd.h>
 
 #include "theus.h"
 
@@ -72,6 +75,44 @@ static inline int memfd_mappings(void) {
   }
   fclose(maps);
   return count;
+}
+
+static inline int ends_with(const char *text, const char *end) {
+  size_t length = strlen(text), tail = strlen(end);
+  return length >= tail && strcmp(text + length - tail, end) == 0;
+}
+
+/* How many descriptors this process has open. Those are not counted that Go's runtime opens once, at some moment, and
+ * keeps: of the limits of its cgroup, and one each of what its poller waits with. */
+static inline int open_descriptors(void) {
+  static const char *const of_go[] = {"/cpu.cfs_quota_us", "/cpu.cfs_period_us", "/cpu.max", "[eventpoll]", "[eventfd]"};
+  char target[4096];
+  int count = 0, seen[5] = {0};
+  DIR *directory = opendir("/proc/self/fd");
+  CHECK(directory != NULL);
+  for (struct dirent *entry; (entry = readdir(directory)) != NULL;) {
+    if (entry->d_name[0] == '.') continue;
+    ssize_t length = readlinkat(dirfd(directory), entry->d_name, target, sizeof target - 1);
+    if (length < 0) continue; /* closed meanwhile by another thread */
+    target[length] = 0;
+    count++;
+    for (int i = 0; i < 5; i++) {
+      if (ends_with(target, of_go[i]) && seen[i]++ == 0) count--;
+    }
+  }
+  closedir(directory);
+  return count;
+}
+
+/* Whether no more descriptors are open than were at first, after waiting for it: threads of the library and of Go's
+ * runtime open some for a moment, when it is loaded as well. */
+static inline int no_more_descriptors_than(int before) {
+  struct timespec moment = {0, 1000000};
+  for (int i = 0; i < 60000; i++) {
+    if (open_descriptors() <= before) return 1;
+    nanosleep(&moment, NULL);
+  }
+  return 0;
 }
 
 #endif

@@ -2,7 +2,6 @@
 #include "check.h"
 
 #include <poll.h>
-#include <unistd.h>
 
 static theus_error err = ERROR_INIT;
 
@@ -149,6 +148,7 @@ int main(void) {
   snprintf(path, sizeof path, "PATH=%s", getenv("PATH"));
   snprintf(python_path, sizeof python_path, "PYTHONPATH=%s", test_directory());
   options.env = env;
+  int descriptors = open_descriptors();
   CHECK(theus_abi_version() == THEUS_ABI_VERSION);
   OK(theus_open(&options, &engine, &err));
   FAILS(THEUS_EINVAL, theus_release(engine));
@@ -161,6 +161,7 @@ int main(void) {
   OK(theus_release(engine));
   FAILS(THEUS_EBADF, theus_close(engine, 0, &err));
   CHECK(memfd_mappings() == 0);
+  CHECK(no_more_descriptors_than(descriptors));
   puts("test_embed: 1 passed, 0 failed");
   return 0;
 }

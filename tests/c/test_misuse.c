@@ -2,7 +2,6 @@
 #include "check.h"
 
 #include <sys/wait.h>
-#include <unistd.h>
 
 static theus_error err = ERROR_INIT;
 
@@ -178,6 +177,7 @@ static void workers_that_cannot_start(void) {
 }
 
 int main(void) {
+  int descriptors = open_descriptors();
   theus_engine engine = open_lazy();
   null_arguments(engine);
   impossible_sizes(engine);
@@ -189,6 +189,7 @@ int main(void) {
   OK(theus_release(engine));
   workers_that_cannot_start();
   CHECK(memfd_mappings() == 0);
+  CHECK(no_more_descriptors_than(descriptors));
   puts("test_misuse: 1 passed, 0 failed");
   return 0;
 }

@@ -252,6 +252,7 @@ int main(void) {
   static generator generators[THREADS];
   pthread_t threads[THREADS];
   theus_error err = ERROR_INIT;
+  int descriptors = open_descriptors();
   printf("test_random_calls: THEUS_SEED=%llu\n", (unsigned long long)seed);
   fflush(stdout);
   open_engines(err);
@@ -270,6 +271,7 @@ int main(void) {
   struct timespec moment = {0, 1000000};
   for (int i = 0; i < 60000 && memfd_mappings() != 0; i++) nanosleep(&moment, NULL);
   CHECK(memfd_mappings() == 0);
+  CHECK(no_more_descriptors_than(descriptors));
   printf("test_random_calls: %d calls from %d threads, 1 passed, 0 failed\n", THREADS * CALLS,
          THREADS);
   return 0;

@@ -2,9 +2,7 @@
  * thread, would end it. */
 #include "check.h"
 
-#include <dirent.h>
 #include <sys/resource.h>
-#include <unistd.h>
 
 static int own_threads(void) {
   int count = 0;
@@ -42,6 +40,7 @@ int main(void) {
   theus_engine engine = 7;
   theus_options options = test_options();
   struct rlimit before, none;
+  int descriptors = open_descriptors();
   options.flags = THEUS_OPEN_LAZY;
   int alone = geteuid() == 0; /* root is exempt from the limit; nobody else has this user */
   if (alone) CHECK(setgid(65534) == 0);
@@ -61,6 +60,8 @@ int main(void) {
   if (alone) refuse_a_second(engine, &options);
   OK(theus_close(engine, 0, &err));
   OK(theus_release(engine));
+  CHECK(memfd_mappings() == 0);
+  CHECK(no_more_descriptors_than(descriptors));
   puts("test_threads: 1 passed, 0 failed");
   return 0;
 }
