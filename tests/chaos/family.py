@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import processes
+from processes import children as children
 
 # The one map of a worker that is shared, writable and a single page is its status page; arrays
 # that tasks write to are larger (kinds.py).
@@ -36,21 +37,6 @@ class ZygotePhase(enum.Enum):
     STARTING = "starting"  # until it has a first worker
     FORKING = "forking"  # or reaping: it is at work
     SERVING = "serving"  # waits for something to do
-
-
-def children(pid: int) -> list[int]:
-    """The children of a process."""
-    found: list[int] = []
-    try:
-        threads = os.listdir(f"/proc/{pid}/task")
-    except OSError:
-        return found
-    for thread in threads:
-        try:
-            found += map(int, Path(f"/proc/{pid}/task/{thread}/children").read_text().split())
-        except OSError:  # it has ended
-            continue
-    return found
 
 
 def zygotes(host: int) -> list[int]:

@@ -14,7 +14,11 @@ import pytest
 
 import leaks
 import theus
+import this_run
+from gate import Gate
 from memory_cgroup import MemoryCgroup, NoCgroup, memory_cgroup
+from polling import until
+from processes import doings
 from shared_engine import shared_engine as shared_engine  # a fixture
 from theus import TheusEngine
 
@@ -60,6 +64,17 @@ def loaded_library(installed_package: None) -> None:
     gc.freeze()
 
 
+@pytest.fixture(scope="module", autouse=True)
+def no_process_left(loaded_library: None) -> Iterator[None]:
+    """Fail a module whose fixtures leave a process: `nothing_left` looks after they were made."""
+    before = this_run.started()
+    yield
+    with contextlib.suppress(AssertionError):
+        until(lambda: not this_run.started() - before, "its processes to end")
+    left = this_run.started() - before
+    assert not left, f"fixtures of the module left behind: {doings(left)}"
+
+
 @pytest.fixture(autouse=True)
 def nothing_left(loaded_library: None, request: pytest.FixtureRequest) -> Iterator[None]:
     """Fail a test that leaves something behind."""
@@ -94,6 +109,13 @@ def make_engine(nothing_left: None) -> Iterator[EngineFactory]:
 def engine(make_engine: EngineFactory) -> TheusEngine:
     """An engine with two workers."""
     return make_engine()
+
+
+@pytest.fixture
+def gate(tmp_path: Path) -> Iterator[Gate]:
+    """Where tasks of a test wait."""
+    with Gate(tmp_path) as gate:
+        yield gate
 
 
 @pytest.fixture

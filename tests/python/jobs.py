@@ -54,6 +54,12 @@ def wait_at(gate: str) -> None:
     os.close(os.open(gate, os.O_RDONLY))
 
 
+def wait_for_file(path: str) -> None:
+    """Wait until the file is there; it never is, in tests that end the task."""
+    while not Path(path).exists():
+        time.sleep(0.005)
+
+
 @process(parallel=True)
 def read_all(ctx: Any, key: str) -> dict[str, Any]:
     """Read every byte of a heavy array, and tell where it is."""

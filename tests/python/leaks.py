@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 import this_run
 from polling import PATIENCE
-from proc_files import listed, target, text
-from processes import descendants, doings
+from proc_files import text
+from processes import descendants, descriptors, doings
 from shared_pages import most_unaccounted_bytes, unaccounted_bytes
 
 # The counter is the machine's: pages of /dev/shm and of System V segments come and go there too.
@@ -79,12 +79,7 @@ def _difference(before: Holdings, now: Holdings) -> str:
 
 
 def _descriptors() -> frozenset[str]:
-    found = set()
-    for fd in listed("/proc/self/fd"):
-        leads_to = target(f"/proc/self/fd/{fd}")
-        if leads_to and not leads_to.endswith(_OF_GO):  # it is empty for the one that lists
-            found.add(f"{fd} -> {leads_to}")
-    return frozenset(found)
+    return frozenset(name for name in descriptors() if not name.endswith(_OF_GO))
 
 
 def _mappings(pid: str) -> int:

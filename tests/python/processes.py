@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from proc_files import text
+from proc_files import listed, text
 
 _REGION = re.compile(r"^([0-9a-f]+)-([0-9a-f]+) (\S+) \S+ \S+ (\d+) *(.*)$")
 _AMOUNT = re.compile(r"^(\w+): +(\d+) kB$")
@@ -84,55 +85,41 @@ def alive(pid: int) -> bool:
     return state(pid) not in ("", *_ZOMBIE)
 
 
+def children(pid: int) -> list[int]:
+    """The children of a process. Zombies count."""
+    found: list[int] = []
+    for thread in listed(f"/proc/{pid}/task"):
+        found += map(int, text(f"/proc/{pid}/task/{thread}/children").split())
+    return found
+
+
 def descendants(pid: int) -> list[int]:
     """Children of a process, and theirs, parents first. Zombies count."""
     found = []
-    for task in _listed(f"/proc/{pid}/task"):
-        try:
-            children = Path(f"/proc/{pid}/task/{task}/children").read_text().split()
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        for child in map(int, children):
-            found += [child, *descendants(child)]
+    for child in children(pid):
+        found += [child, *descendants(child)]
     return found
 
 
 def descriptors(pid: int | str = "self") -> set[str]:
-    """What a process has open: number and name of each."""
+    """What a process has open: number and name of each; nothing if it has ended.
+
+    Raises:
+        PermissionError: it is another user's. That must not look as if it had nothing open.
+    """
     found = set()
-    for fd in _listed(f"/proc/{pid}/fd"):
-        try:
-            found.add(f"{fd}: {os.readlink(f'/proc/{pid}/fd/{fd}')}")
-        except (FileNotFoundError, ProcessLookupError):  # the one that reads the directory
-            continue
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        for fd in os.listdir(f"/proc/{pid}/fd"):
+            # Without the one that reads the directory.
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                found.add(f"{fd}: {os.readlink(f'/proc/{pid}/fd/{fd}')}")
     return found
-
-
-def sharing(inode: str) -> list[int]:
-    """Processes that have this memory file open or mapped, by ``/memfd:…`` line and inode."""
-    holders = []
-    for entry in _listed("/proc"):
-        if not entry.isdigit():
-            continue
-        try:
-            if inode in Path(f"/proc/{entry}/maps").read_text():
-                holders.append(int(entry))
-        except (FileNotFoundError, ProcessLookupError, PermissionError):
-            continue
-    return holders
-
-
-def _listed(directory: str) -> list[str]:
-    try:
-        return os.listdir(directory)
-    except (FileNotFoundError, ProcessLookupError):
-        return []
 
 
 def in_session(leader: int) -> list[int]:
     """Processes of the session that a process began, whoever their parent is now."""
     found = []
-    for entry in _listed("/proc"):
+    for entry in listed("/proc"):
         if entry.isdigit() and alive(int(entry)) and _session(int(entry)) == leader:
             found.append(int(entry))
     return found
@@ -145,7 +132,7 @@ def doings(pids: Iterable[int]) -> str:
     for pid in pids:
         command = text(f"/proc/{pid}/cmdline").replace("\0", " ")[:100]
         lines.append(f"{pid} {command}")
-        for thread in _listed(f"/proc/{pid}/task"):
+        for thread in listed(f"/proc/{pid}/task"):
             place = f"/proc/{pid}/task/{thread}"
             state = text(f"{place}/stat").rpartition(")")[2][:3].strip()
             lines.append(f"    {text(f'{place}/comm').strip()} {state} {text(f'{place}/wchan')}")

@@ -142,9 +142,21 @@ def run_text(
     return run([*flags, "-c", textwrap.dedent(text)], cwd=cwd, env=env, prefix=prefix)
 
 
+def printed_by(text: str, cwd: Path) -> str:
+    """What the text of a program prints that ends well and complains of nothing."""
+    ended = run_text(text, cwd=cwd)
+    assert ended.code == 0, ended.err
+    assert ended.err == ""
+    return ended.out.strip()
+
+
 def environment(more: Mapping[str, str]) -> dict[str, str]:
     """The variables of this process that programs shall have, and more."""
     # Jupyter's kernel, for one, behaves differently when it finds itself in a test.
     ours = ("THEUS_", "PYTHON", "PYTEST_")
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if name == "THEUS_LIBRARY" or not name.startswith(ours)
+    }
     return {**kept, **more}

@@ -9,7 +9,6 @@ import os
 import signal
 import sys
 import threading
-import time
 import weakref
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -58,12 +57,6 @@ def crash(ctx: Any, marker: str = "") -> str:
         Path(marker).touch()
     os.kill(os.getpid(), signal.SIGKILL)
     return "never"
-
-
-def wait_for_file(path: str) -> None:
-    """Run until the file is there; it never is, in tests that end the task."""
-    while not Path(path).exists():
-        time.sleep(0.005)
 
 
 class TwoArguments(Exception):
@@ -178,7 +171,7 @@ def test_timeouts_of_host_processes(engine: TheusEngine, tmp_path: Path) -> None
 
     @process
     def on_a_thread(ctx: Any) -> None:
-        wait_for_file(str(soon))
+        jobs.wait_for_file(str(soon))
 
     @process
     async def on_the_loop(ctx: Any) -> None:
@@ -202,7 +195,7 @@ def test_cancelling_the_await_ends_the_task(engine: TheusEngine, tmp_path: Path)
 
     def begin(path: str) -> None:
         Path(path).touch()
-        wait_for_file(path + ".never")
+        jobs.wait_for_file(path + ".never")
 
     async def main() -> None:
         task = asyncio.ensure_future(engine.execute(begin, str(started)))
@@ -241,7 +234,10 @@ def test_cancelling_a_future_ends_queued_and_running_tasks(
 ) -> None:
     engine = make_engine(workers=1)
     never = str(tmp_path / "never")
-    running, queued = engine.submit(wait_for_file, never), engine.submit(wait_for_file, never)
+    running, queued = (
+        engine.submit(jobs.wait_for_file, never),
+        engine.submit(jobs.wait_for_file, never),
+    )
     assert queued.cancel()
     assert running.cancel()
     assert running.cancel(), "once more is fine"

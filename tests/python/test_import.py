@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+from pathlib import Path
+
+from programs import printed_by
 
 
-def run(code: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
-    return done.stdout.strip()
-
-
-def test_importing_loads_neither_numpy_nor_asyncio_nor_the_library() -> None:
+def test_importing_loads_neither_numpy_nor_asyncio_nor_the_library(tmp_path: Path) -> None:
     heavy = "numpy asyncio concurrent.futures multiprocessing cloudpickle ctypes inspect"
     code = (
         "import sys, theus; from theus import process\n"
@@ -23,20 +15,20 @@ def test_importing_loads_neither_numpy_nor_asyncio_nor_the_library() -> None:
         f"print([m for m in {heavy.split()} if m in sys.modules])\n"
         "print('libtheus' in open('/proc/self/maps').read())"
     )
-    assert run(code).splitlines() == ["[]", "False"]
+    assert printed_by(code, tmp_path).splitlines() == ["[]", "False"]
 
 
-def test_the_library_is_loaded_with_the_first_engine_only() -> None:
+def test_the_library_is_loaded_with_the_first_engine_only(tmp_path: Path) -> None:
     code = (
         "import theus; from theus import TheusEngine\n"
         "print('libtheus' in open('/proc/self/maps').read())\n"
         "engine = TheusEngine(workers=1)\n"
         "print('libtheus' in open('/proc/self/maps').read())"
     )
-    assert run(code).splitlines() == ["False", "True"]
+    assert printed_by(code, tmp_path).splitlines() == ["False", "True"]
 
 
-def test_every_public_name_is_there() -> None:
+def test_every_public_name_is_there(tmp_path: Path) -> None:
     code = (
         "import theus\n"
         "assert theus.__version__.count('.') == 2\n"
@@ -49,16 +41,16 @@ def test_every_public_name_is_there() -> None:
         "from theus.contracts import ContractViolationError as Same\n"
         "print(ShmArray is Other is theus.ShmArray, ContractViolationError is Same)"
     )
-    assert run(code) == "True True"
+    assert printed_by(code, tmp_path) == "True True"
 
 
-def test_other_systems_are_refused_with_a_reason() -> None:
+def test_other_systems_are_refused_with_a_reason(tmp_path: Path) -> None:
     template = (
         "import sys, os\n"
         "{change}\n"
         "try:\n    import theus\n"
         "except ImportError as error:\n    print(error)"
     )
-    assert "WSL2" in run(template.format(change="sys.platform = 'win32'"))
-    assert "Linux" in run(template.format(change="sys.platform = 'darwin'"))
-    assert "musl" in run(template.format(change="os.confstr = lambda name: ''"))
+    assert "WSL2" in printed_by(template.format(change="sys.platform = 'win32'"), tmp_path)
+    assert "Linux" in printed_by(template.format(change="sys.platform = 'darwin'"), tmp_path)
+    assert "musl" in printed_by(template.format(change="os.confstr = lambda name: ''"), tmp_path)

@@ -10,7 +10,6 @@ import contextlib
 import os
 import random
 import signal
-from collections.abc import Iterator
 from concurrent.futures import FIRST_EXCEPTION, Future, wait
 from pathlib import Path
 from typing import Any
@@ -79,12 +78,6 @@ while True:
 """,
     "closing": "[engine.submit(spin) for _ in range(4)]; say('now'); engine.close()",
 }
-
-
-@pytest.fixture
-def gate(tmp_path: Path) -> Iterator[Gate]:
-    with Gate(tmp_path) as gate:
-        yield gate
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import ctypes
 import errno
 import gc
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +33,6 @@ NBYTES = LENGTH * 8
 @pytest.fixture(scope="module")
 def engine(shared_engine: TheusEngine) -> TheusEngine:
     return shared_engine
-
-
-@pytest.fixture
-def gate(tmp_path: Path) -> Iterator[Gate]:
-    with Gate(tmp_path) as gate:
-        yield gate
 
 
 # ---- snapshots -----------------------------------------------------------------------------------

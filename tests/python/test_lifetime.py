@@ -7,20 +7,15 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import jobs
 from conftest import EngineFactory
+from polling import until
 from theus import EngineClosed, TheusEngine
-
-
-def wait_for_file(path: str) -> None:
-    """Run until the file is there; it never is, in tests that end the task."""
-    while not Path(path).exists():
-        time.sleep(0.005)
 
 
 def test_statistics(engine: TheusEngine) -> None:
@@ -64,7 +59,7 @@ def test_a_closed_engine_says_so(make_engine: EngineFactory) -> None:
 def test_close_cancels_and_shutdown_waits(make_engine: EngineFactory, tmp_path: Path) -> None:
     engine = make_engine(workers=1)
     never = str(tmp_path / "never")
-    running = engine.submit(wait_for_file, never)
+    running = engine.submit(jobs.wait_for_file, never)
     engine.close()
     assert running.cancelled()
     engine = make_engine(workers=1)
@@ -86,7 +81,7 @@ def test_with_blocks(make_engine: EngineFactory, tmp_path: Path) -> None:
 
     def leave_by_an_exception() -> None:
         with make_engine() as engine:
-            futures.append(engine.submit(wait_for_file, never))
+            futures.append(engine.submit(jobs.wait_for_file, never))
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
@@ -147,10 +142,10 @@ def test_waiting_is_ended_by_close(make_engine: EngineFactory, tmp_path: Path) -
 
     def begin() -> None:
         started.touch()
-        wait_for_file(never)
+        jobs.wait_for_file(never)
 
     def close_when_started() -> None:
-        wait_for_file(str(started))
+        until(started.exists, "the task to run")
         engine.close()
 
     thread = threading.Thread(target=close_when_started)

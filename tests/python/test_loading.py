@@ -3,24 +3,13 @@
 from __future__ import annotations
 
 import resource
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from programs import printed_by
 from theus import _abi as abi
 from theus import _core, _status, errors
-
-
-def run(code: str, *, timeout: float = 60) -> str:
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=timeout, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
-    return done.stdout.strip()
-
 
 OPEN = "from theus import TheusEngine, TheusError\nimport resource\n"
 TRY = """
@@ -31,17 +20,17 @@ except TheusError as error:
 """
 
 
-def test_too_little_address_space_is_an_error_and_not_the_end() -> None:
+def test_too_little_address_space_is_an_error_and_not_the_end(tmp_path: Path) -> None:
     code = (
         OPEN + "import numpy, cloudpickle\n"
         "used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
         "resource.setrlimit(resource.RLIMIT_AS, (used + (300 << 20), resource.RLIM_INFINITY))\n"
         "import theus.engine" + TRY
     )
-    assert "RLIMIT_AS" in run(code)
+    assert "RLIMIT_AS" in printed_by(code, tmp_path)
 
 
-def test_too_few_threads_are_an_error_and_not_the_end() -> None:
+def test_too_few_threads_are_an_error_and_not_the_end(tmp_path: Path) -> None:
     # Root is exempt from the limit, so another user is needed to feel it.
     code = (
         OPEN + "import os, theus.engine\n"
@@ -49,10 +38,10 @@ def test_too_few_threads_are_an_error_and_not_the_end() -> None:
         "hard = resource.getrlimit(resource.RLIMIT_NPROC)[1]\n"
         "resource.setrlimit(resource.RLIMIT_NPROC, (3, hard))" + TRY
     )
-    assert "RLIMIT_NPROC is 3" in run(code)
+    assert "RLIMIT_NPROC is 3" in printed_by(code, tmp_path)
 
 
-def test_the_limit_of_descriptors_stays_as_it_was() -> None:
+def test_the_limit_of_descriptors_stays_as_it_was(tmp_path: Path) -> None:
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     code = (
         OPEN + f"resource.setrlimit(resource.RLIMIT_NOFILE, (256, {hard}))\n"
@@ -62,7 +51,7 @@ def test_the_limit_of_descriptors_stays_as_it_was() -> None:
         "    print(engine.run(lambda: __import__('resource').getrlimit(7)[0]))\n"
         "    print(subprocess.check_output(['sh', '-c', 'ulimit -n'], text=True).strip())"
     )
-    assert run(code).splitlines() == ["256", "256", "256"]
+    assert printed_by(code, tmp_path).splitlines() == ["256", "256", "256"]
 
 
 def test_another_abi_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,7 +60,7 @@ def test_another_abi_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         _core.Core(_core.library_path())
 
 
-def test_a_host_that_unloads_the_library_keeps_it() -> None:
+def test_a_host_that_unloads_the_library_keeps_it(tmp_path: Path) -> None:
     """Go cannot be unloaded: its threads would run on in memory that is gone."""
     code = (
         OPEN + "import _ctypes, ctypes\nfrom theus._core import core\n"
@@ -83,7 +72,7 @@ def test_a_host_that_unloads_the_library_keeps_it() -> None:
         "        except OSError:\n            pass\n"
         "    print(engine.run(pow, 2, 5))"
     )
-    assert run(code) == "32"
+    assert printed_by(code, tmp_path) == "32"
 
 
 def test_a_missing_library_is_an_import_error() -> None:
@@ -91,7 +80,7 @@ def test_a_missing_library_is_an_import_error() -> None:
         _core.Core("/nowhere/libtheus.so")
 
 
-def test_a_forked_child_gets_an_error_and_no_hang() -> None:
+def test_a_forked_child_gets_an_error_and_no_hang(tmp_path: Path) -> None:
     code = """
 import gc, os, warnings
 warnings.simplefilter("ignore", DeprecationWarning)
@@ -128,10 +117,10 @@ assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 assert engine.run(pow, 2, 4) == 16
 print("parent works")
 """
-    assert run(code) == "parent works"
+    assert printed_by(code, tmp_path) == "parent works"
 
 
-def test_a_child_forked_before_the_library_was_loaded_may_use_it() -> None:
+def test_a_child_forked_before_the_library_was_loaded_may_use_it(tmp_path: Path) -> None:
     code = """
 import os, theus.engine
 pid = os.fork()
@@ -141,7 +130,7 @@ if pid == 0:
     os._exit(not ok)
 print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 """
-    assert run(code) == "0"
+    assert printed_by(code, tmp_path) == "0"
 
 
 @pytest.mark.parametrize(
@@ -182,7 +171,7 @@ def test_details_become_attributes() -> None:
     assert odd.value.detail == {"text": "not json"}
 
 
-def test_workers_cannot_open_engines() -> None:
+def test_workers_cannot_open_engines(tmp_path: Path) -> None:
     code = """
 from theus import TheusEngine, TheusError
 engine = TheusEngine(workers=1)
@@ -194,7 +183,7 @@ except TheusError as error:
     print(error)
 print(engine.run(lambda: "libtheus" in open("/proc/self/maps").read()))
 """
-    text, loaded = run(code).splitlines()
+    text, loaded = printed_by(code, tmp_path).splitlines()
     assert "cannot be opened in a worker" in text
     assert loaded == "False"
 
@@ -210,4 +199,4 @@ def test_a_module_that_opens_an_engine_at_its_top(tmp_path: Path) -> None:
         f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
         "import with_engine\nprint(with_engine.engine.run('job', x=1))"
     )
-    assert run(code) == "2"
+    assert printed_by(code, tmp_path) == "2"

@@ -7,7 +7,6 @@ import concurrent.futures
 import os
 import signal
 import traceback
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +18,6 @@ from gate import Gate
 from polling import until
 from processes import alive
 from theus import RemoteError, TaskTimeout, TheusEngine, WorkerCrashed
-
-
-@pytest.fixture
-def gate(tmp_path: Path) -> Iterator[Gate]:
-    with Gate(tmp_path) as gate:
-        yield gate
 
 
 def pids(engine: TheusEngine) -> set[int]:

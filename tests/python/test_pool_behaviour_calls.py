@@ -30,12 +30,6 @@ def engine(shared_engine: TheusEngine) -> TheusEngine:
     return shared_engine
 
 
-@pytest.fixture
-def gate(tmp_path: Path) -> Iterator[Gate]:
-    with Gate(tmp_path) as gate:
-        yield gate
-
-
 # ---- map -----------------------------------------------------------------------------------------
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import CancelledError
 from pathlib import Path
 from typing import Any
@@ -40,12 +40,6 @@ engine = TheusEngine(workers=2)
 tasks = [engine.submit({function}) for _ in range(2)]
 signal.pause()
 """
-
-
-@pytest.fixture
-def gate(tmp_path: Path) -> Iterator[Gate]:
-    with Gate(tmp_path) as gate:
-        yield gate
 
 
 @pytest.mark.parametrize("stuck", STUCK, ids=lambda stuck: stuck.__name__)

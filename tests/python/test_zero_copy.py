@@ -9,8 +9,6 @@ Whether the file is that which the other side wrote to is told by its inode.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,12 +28,6 @@ PAGE = os.sysconf("SC_PAGESIZE")
 @pytest.fixture(scope="module")
 def engine(shared_engine: TheusEngine) -> TheusEngine:
     return shared_engine
-
-
-@pytest.fixture
-def gate(tmp_path: Path) -> Iterator[Gate]:
-    with Gate(tmp_path) as gate:
-        yield gate
 
 
 def numbers(count: int) -> Any:
