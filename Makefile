@@ -108,7 +108,7 @@ test-race: $(wheel_ready) $(toolchain) $(raced) $(injected) $(neighbour) ## Run 
 .PHONY: lifetime
 lifetime: $(wheel_ready) ## Random programs against a model of plain numpy; EXAMPLES=10000 SEED=7
 	cd tests/python && LIFETIME_EXAMPLES=$(or $(EXAMPLES),10000) LIFETIME_SEED=$(or $(SEED),$$(date +%s)) \
-		$(abspath $(py)) -m pytest -c $(abspath pyproject.toml) -q -s test_lifetime_machine.py
+		$(abspath $(py)) -m pytest -c $(abspath pyproject.toml) -o faulthandler_timeout=0 -q -s test_lifetime_machine.py
 
 .PHONY: fuzz
 fuzz: $(toolchain) ## Fuzz each Go target for FUZZTIME (5m); FUZZ=name picks some, KEEP=1 keeps inputs
