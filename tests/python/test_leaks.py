@@ -23,7 +23,9 @@ AS_THIS_RUN: Mapping[str, str] = os.environ
 # Another run beside this one, started from the same shell.
 OF_ANOTHER_RUN = {**os.environ, this_run.MARK: "another"}
 AS_THIS_PROCESS = dict(
-    item.split("=", 1) for item in contents("/proc/self/environ").decode().split("\0") if item
+    item.split("=", 1)
+    for item in os.fsdecode(contents("/proc/self/environ")).split("\0")
+    if "=" in item
 )
 
 
@@ -85,8 +87,8 @@ def test_an_orphan_is_seen_until_it_ends(
         with monkeypatch.context() as patched:
             patched.setattr(leaks, "PATIENCE", 0.0)
             found = leaks.left_over(before)
-        assert found.startswith("1 memfd mappings; processes "), found
-        assert f"{pid} " in found
+        assert "memfd mappings" in found
+        assert f"processes {pid} " in found
     assert leaks.left_over(before) == ""
 
 
