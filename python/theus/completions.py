@@ -17,6 +17,7 @@ import json
 import logging
 import os
 import select
+import sys
 import threading
 import time
 import weakref
@@ -285,14 +286,25 @@ class CompletionThread:
         while taken == _BATCH:
             taken = core().poll(self._handle.value, self._events)
             for event in self._events[:taken]:
-                if event.kind == abi.EVENT_LOG:
-                    forward_logs(self._engine)
-                    continue
-                entry = self._waiting.pop(event.tag, None)
-                if entry is not None:
-                    _resolve(event.task, *entry)
-                    # Nothing of a task may live until the next one ends.
-                    del entry
+                # Callbacks of futures may raise what concurrent.futures does not catch (SystemExit,
+                # say), and so may filters of logging. All other futures are to be resolved still.
+                try:
+                    self._take(event)
+                except BaseException:
+                    what = threading.ExceptHookArgs((*sys.exc_info(), self._thread))
+                    threading.excepthook(what)  # as at the end of any thread
+                    del what
+
+    def _take(self, event: abi.Event) -> None:
+        if event.kind == abi.EVENT_LOG:
+            forward_logs(self._engine)
+            return
+        entry = self._waiting.pop(event.tag, None)
+        try:
+            if entry is not None:
+                _resolve(event.task, *entry)
+        finally:
+            del entry  # what was raised keeps this frame: see InterruptibleFuture.result
 
 
 def _resolve(task: int, future: TaskFuture, take: Callable[[int], Any]) -> None:

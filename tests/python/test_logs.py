@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from polling import until
 from theus import TheusEngine, process
 
 
@@ -83,3 +84,24 @@ def test_warnings_of_the_pool_are_logged_once(caplog: pytest.LogCaptureFixture) 
         assert list(engine.map(abs, [-1])) == [1]
     (record,) = [r for r in caplog.records if r.name == "theus"]
     assert "no_such_module" in record.message
+
+
+def test_a_filter_that_raises_costs_no_other_result(
+    engine: TheusEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Filters run on the thread that resolves all futures."""
+    told: list[threading.ExceptHookArgs] = []
+    monkeypatch.setattr(threading, "excepthook", told.append)
+
+    def refuse(record: logging.LogRecord) -> bool:
+        raise RuntimeError("on purpose")
+
+    logger = logging.getLogger(f"{__name__}.speak")
+    logger.addFilter(refuse)
+    try:
+        engine.submit(speak, "hello").result(30)
+        until(lambda: bool(told), "the error to be told")
+    finally:
+        logger.removeFilter(refuse)
+    assert engine.submit(pow, 2, 3).result(30) == 8
+    assert [str(what.exc_value) for what in told] == ["on purpose"]

@@ -166,6 +166,32 @@ def test_futures_work_with_the_standard_library(engine: TheusEngine) -> None:
     assert called.wait(60)
 
 
+@pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt, GeneratorExit, ValueError])
+def test_what_a_callback_raises_costs_no_other_result(
+    engine: TheusEngine,
+    gate: Gate,
+    kind: type[BaseException],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """As in any thread: SystemExit says nothing, others are told; the next future is resolved."""
+    told: list[type[BaseException]] = []
+    monkeypatch.setattr(threading, "excepthook", lambda what: told.append(what.exc_type))
+
+    def leave(_: object) -> None:
+        raise kind
+
+    future = engine.submit(jobs.wait_at, gate.path)
+    future.add_done_callback(leave)  # while the task runs, or this thread would call it
+    gate.open()
+    future.result(30)
+    assert engine.submit(pow, 2, 3).result(30) == 8
+    if kind is ValueError:  # concurrent.futures logs it
+        assert "exception calling callback" in caplog.text
+    else:
+        assert told == [kind]
+
+
 def test_from_many_threads(engine: TheusEngine) -> None:
     results: list[int] = []
 
