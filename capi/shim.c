@@ -11,6 +11,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -88,6 +89,14 @@ int shim_threads_left(int wanted) {
   return started;
 }
 
+/* Whether so many descriptors could be had just now, all at once. */
+static int descriptors_left(int wanted) {
+  int fds[8], had = 0;
+  while (had < wanted && (fds[had] = eventfd(0, EFD_CLOEXEC)) != -1) had++;
+  for (int i = 0; i < had; i++) close(fds[i]);
+  return had == wanted;
+}
+
 static int forked(void) { return child_of_fork || (alive != NULL && *alive == 0); }
 
 static int32_t refuse(int32_t status, const char *message, theus_error *err) {
@@ -114,6 +123,16 @@ static int32_t refuse_threads(theus_error *err) {
   return refuse(THEUS_ELIMIT,
                 "out of threads: the library needs 24 and fewer could be started; raise what is used up of ulimit -u, "
                 "pids.max of the control group (docker --pids-limit) and ulimit -v, or end other processes",
+                err);
+}
+
+/* Of Go's poller, without which the Go runtime ends the process; it is the first thing that is made. */
+#define FIRST_DESCRIPTORS 2
+
+static int32_t refuse_descriptors(theus_error *err) {
+  return refuse(THEUS_ELIMIT,
+                "out of descriptors: none are left to start the library with; close files and sockets, or raise the limit with "
+                "`ulimit -n`",
                 err);
 }
 
@@ -171,6 +190,8 @@ int32_t theus_open(const theus_options *opts, theus_engine *out, theus_error *er
   pthread_mutex_lock(&first);
   if (!opened && shim_threads_left(FIRST_THREADS) < FIRST_THREADS)
     status = refuse_threads(err);
+  else if (!opened && !descriptors_left(FIRST_DESCRIPTORS))
+    status = refuse_descriptors(err);
   else
     status = theusgo_open((theus_options *)opts, out, err);
   if (status == THEUS_OK) opened = 1;

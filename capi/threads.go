@@ -8,6 +8,7 @@ import (
 	"slices"
 	"sync"
 	"syscall"
+	"time"
 	"weak"
 
 	"github.com/theus-project/theus-go/engine"
@@ -40,6 +41,7 @@ var reserved struct {
 
 // openWithThreads opens an engine once Go has the threads that one more may need. *shm.LimitError.
 func openWithThreads(o engine.Options) (e *engine.Engine, err error) {
+	makePoller()
 	if err := reserveThreads(); err != nil {
 		return nil, err
 	}
@@ -52,6 +54,12 @@ func openWithThreads(o engine.Options) (e *engine.Engine, err error) {
 		}
 	}()
 	return engine.Open(o)
+}
+
+// makePoller has Go make its poller, as the first timer does. The runtime ends the process when it is refused the two descriptors;
+// that there are two was tried for (shim.c).
+func makePoller() {
+	guard.AfterFunc(time.Hour, "poller", func(*guard.Panic) {}, func() {}).Stop()
 }
 
 // reserveThreads has Go make the threads, and counts the engine as being opened.

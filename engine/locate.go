@@ -112,6 +112,9 @@ func startProcess(cmd *exec.Cmd) error {
 
 func waitProcess(cmd *exec.Cmd) error {
 	err := cmd.Wait()
+	if errors.Is(err, syscall.ECHILD) { // somebody else was told of its end; its descriptor would stay open
+		_ = cmd.Process.Release()
+	}
 	if said := failpoint.Fail(failpoint.EngineWaitProcess); said != nil {
 		return said
 	}

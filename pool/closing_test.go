@@ -1,6 +1,8 @@
 package pool
 
 import (
+	"os"
+	"os/signal"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -8,6 +10,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 )
 
 func TestClosingEndsAWaitForRoom(t *testing.T) {
@@ -32,6 +35,19 @@ func TestClosingEndsAWaitForRoom(t *testing.T) {
 	<-began
 	f.Close(0)
 	require.ErrorIs(t, <-failed, ErrClosed)
+}
+
+func TestAZygoteWhoseEndSomebodyElseWasToldLeavesNoDescriptor(t *testing.T) {
+	signal.Ignore(unix.SIGCHLD) // the kernel waits for all children then, and Wait is refused
+	defer func() {              // Reset does not undo Ignore
+		children := make(chan os.Signal, 1)
+		signal.Notify(children, unix.SIGCHLD)
+		signal.Stop(children)
+	}()
+	f := newFixture(t, 1, "zygote")
+	require.Equal(t, OK, f.run("echo").Status)
+	f.Close(0)
+	require.NotContains(t, openFiles(), "pidfd") // at once: collecting garbage would close it as well
 }
 
 func TestClosingEndsTheWaitForATurn(t *testing.T) {

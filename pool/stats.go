@@ -40,8 +40,8 @@ func (p *Pool) Processes() []int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	var pids []int
-	if p.zygote != nil && p.zygote.process != nil {
-		pids = append(pids, p.zygote.process.Pid)
+	if p.zygote != nil {
+		pids = append(pids, p.zygote.pid)
 	}
 	for _, w := range p.workers {
 		if w != nil && w.pid > 0 {

@@ -142,12 +142,12 @@ func (p *Pool) goOnWithout(z *zygote, index int, err error) {
 	} else {
 		p.failures++
 		if p.failures >= maxWorkerFailures {
-			p.giveUp(err.Error())
+			p.giveUp(withAdvice(err))
 			return
 		}
 	}
 	if p.lacking[index]++; p.lacking[index] == 1 {
-		p.log(LogRecord{Worker: index, Level: 30, Logger: "theus", Message: fmt.Sprintf("worker %d cannot be started for now, the pool goes on without it: %v", index, err)})
+		p.log(LogRecord{Worker: index, Level: 30, Logger: "theus", Message: fmt.Sprintf("worker %d cannot be started for now, the pool goes on without it: %s", index, withAdvice(err))})
 	}
 	guard.AfterFunc(delay, "worker start", p.options.OnPanic, func() {
 		p.mu.Lock()

@@ -22,6 +22,7 @@ type zygote struct {
 	conn     *conn
 	token    uint64
 	process  *os.Process
+	pid      int           // process forgets it when it is released
 	ended    chan struct{} // closed when the process is gone
 	ready    bool
 	proven   bool // a worker of it became ready
@@ -65,7 +66,7 @@ func (z *zygote) awaitReady(left time.Duration) {
 	z.within(min(left, stopTimeout), func() {
 		switch {
 		case z.ready:
-		case stopped(z.process.Pid):
+		case stopped(z.pid):
 			z.hung("it was stopped (SIGSTOP) before it was ready")
 		case left <= stopTimeout:
 			z.hung(fmt.Sprintf("it was not ready after %v; a module in preload may hang", readyTimeout))
@@ -79,7 +80,7 @@ func (z *zygote) awaitReady(left time.Duration) {
 func (p *Pool) startAgainOrGiveUp(err error) {
 	p.failures++
 	if !scarce(err) || p.failures >= maxFailures {
-		p.giveUp(err.Error())
+		p.giveUp(withAdvice(err))
 		return
 	}
 	guard.AfterFunc(startAgain, "zygote start", p.options.OnPanic, func() {
@@ -89,6 +90,14 @@ func (p *Pool) startAgainOrGiveUp(err error) {
 			p.inBackground("zygote start", p.startZygote)
 		}
 	})
+}
+
+// withAdvice is the text of an error, and of a lack of descriptors what to do about it.
+func withAdvice(err error) string {
+	if limit := (*shm.LimitError)(nil); errors.As(shm.Refusal("", err), &limit) {
+		return fmt.Sprintf("%v (%s)", err, limit.Advice)
+	}
+	return err.Error()
 }
 
 // scarce tells errors of a bad moment: others may give back what was lacking.
@@ -129,8 +138,8 @@ func (p *Pool) newZygote() (*zygote, error) {
 		_ = closeFD(ours)
 		return nil, fmt.Errorf("%s: %w", o.Python, err)
 	}
-	z := &zygote{pool: p, conn: &conn{fd: ours, maxPayload: maxConfig}, process: process, ended: make(chan struct{})}
-	groups := p.oom.Watch(process.Pid)
+	z := &zygote{pool: p, conn: &conn{fd: ours, maxPayload: maxConfig}, process: process, pid: process.Pid, ended: make(chan struct{})}
+	groups := p.oom.Watch(z.pid)
 	p.spawn("zygote wait", func() {
 		// ECHILD: someone in the host waits for all children and was faster; the end is what counts.
 		state, err := waitProcess(process)
@@ -139,6 +148,9 @@ func (p *Pool) newZygote() (*zygote, error) {
 			ended = p.describeEnd(unix.WaitStatus(state.Sys().(syscall.WaitStatus)), groups)
 		}
 		p.mu.Lock()
+		if err != nil { // its descriptor would stay open; mu keeps those from it who would signal it
+			_ = releaseProcess(process)
+		}
 		switch {
 		case z.status != "": // it was ended, for that reason
 		case err == nil:
@@ -161,6 +173,8 @@ func waitProcess(process *os.Process) (*os.ProcessState, error) {
 	}
 	return state, err
 }
+
+func releaseProcess(process *os.Process) error { return process.Release() }
 
 // describeEnd says how the zygote ended, for want of memory if that is so.
 func (p *Pool) describeEnd(status unix.WaitStatus, groups shm.MemoryGroups) string {

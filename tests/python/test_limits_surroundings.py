@@ -6,6 +6,7 @@ Some need root, for a private view of the file system (`unshare --mount`).
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -175,6 +176,30 @@ def test_hardly_any_descriptors(tmp_path: Path) -> None:
     said = refusal(tmp_path, "ulimit -n 16", warns=True)
     assert said.startswith("TheusError ")
     assert "too many open files" in said
+    assert "ulimit -n" in said
+
+
+@pytest.mark.parametrize("left", range(8))
+def test_descriptors_run_out_while_the_library_starts(tmp_path: Path, left: int) -> None:
+    """An error, also where the Go runtime would end the process: it needs some for itself."""
+    text = f"""
+    import theus.heavy, theus.session  # numpy comes, too: its files are closed again
+    taken = []
+    try:
+        while True:
+            taken.append(os.dup(0))
+    except OSError:
+        for fd in taken[:{left}]:
+            os.close(fd)
+    try:
+        TheusEngine(workers=1).run(pow, 2, 3)
+    finally:
+        for fd in taken[{left}:]:
+            os.close(fd)
+"""
+    said = refusal(tmp_path, "ulimit -n 64", text=text.strip(), warns=True)
+    assert re.match("(TheusError|OSError) ", said)
+    assert re.search("(?i)too many open files|out of descriptors", said)
 
 
 def test_descriptors_run_out_while_it_is_used(tmp_path: Path) -> None:
