@@ -22,7 +22,7 @@ injected := build/inject/libtheus.so
 checked := build/cgocheck2/libtheus.so
 raced := build/race/libtheus.so
 neighbour := build/neighbour/libneighbour.so
-raced_run = THEUS_LIBRARY=$(abspath $(raced)) GORACE=log_path=$(abspath $(raced)).report
+raced_run = THEUS_LIBRARY=$(abspath $(raced)) GORACE="halt_on_error=1 log_path=$(abspath $(raced)).report" setarch -L -R
 # Sets CC, CXX, PATH and what Go needs, for one recipe line.
 with_toolchain = . $(toolchain) &&
 
@@ -101,8 +101,8 @@ test-cgocheck2: $(wheel_ready) $(toolchain) $(checked) ## Run all tests with Go'
 .PHONY: test-race
 test-race: $(wheel_ready) $(toolchain) $(raced) $(injected) $(neighbour) ## Run the C and Python tests with the race detector in the library
 	@rm -f $(raced).report*
-	$(raced_run) $(with_toolchain) setarch -L -R $(py) tools/run_c_tests.py
-	$(raced_run) setarch -L -R $(py) -m pytest $(or $(ARGS),tests/python)
+	$(with_toolchain) $(raced_run) $(py) tools/run_c_tests.py
+	THEUS_INJECT_LIBRARY=$(abspath $(injected)) THEUS_NEIGHBOUR_LIBRARY=$(abspath $(neighbour)) $(raced_run) $(py) -m pytest $(or $(ARGS),tests/python)
 	@! grep . $(raced).report* 2>/dev/null
 
 .PHONY: lifetime

@@ -92,6 +92,7 @@ int shim_threads_left(int wanted) {
 /* Whether so many descriptors could be had just now, all at once. */
 static int descriptors_left(int wanted) {
   int fds[8], had = 0;
+  theusgo_version(); /* returns when Go has started, and has what it keeps of descriptors */
   while (had < wanted && (fds[had] = eventfd(0, EFD_CLOEXEC)) != -1) had++;
   for (int i = 0; i < had; i++) close(fds[i]);
   return had == wanted;

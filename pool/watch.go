@@ -141,7 +141,7 @@ func (p *Pool) lookAt(w *worker, state seen) {
 		case w.watched.dying < limit:
 		case w.killed && w.pidfd >= 0:
 			p.reactor.post(w.partFrom)
-		case w.ready && !w.killed: // else its start has a deadline of its own
+		case w.ready && w.pidfd < 0 && !w.pidfdLost: // else its start has a deadline of its own
 			w.zygote.hung(fmt.Sprintf("worker %d (pid %d) is to be ended, and the zygote has not sent what for that is needed", w.index, w.pid))
 		}
 		return

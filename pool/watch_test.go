@@ -142,12 +142,16 @@ func TestAStoppedWorkerIsReplacedUnlessItRunsATask(t *testing.T) {
 	require.Equal(t, second, f.pid(), "it was left alone")
 }
 
-// openAndClose ends the child that waits for the FIFO, and does not wait for it.
+// openAndClose ends the child that waits for the FIFO, once it does: without a reader such an open is refused.
 func openAndClose(t *testing.T, fifo string) {
 	t.Helper()
-	opened, err := os.OpenFile(fifo, os.O_RDWR, 0)
-	require.NoError(t, err)
-	require.NoError(t, opened.Close())
+	writer := -1
+	eventually(t, "the child waits", func() (there bool) {
+		var err error
+		writer, err = unix.Open(fifo, unix.O_WRONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+		return err == nil
+	})
+	require.NoError(t, unix.Close(writer))
 }
 
 func TestADeathIsNoticedThoughNeitherChannelTells(t *testing.T) {

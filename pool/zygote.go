@@ -94,7 +94,8 @@ func (p *Pool) startAgainOrGiveUp(err error) {
 
 // withAdvice is the text of an error, and of a lack of descriptors what to do about it.
 func withAdvice(err error) string {
-	if limit := (*shm.LimitError)(nil); errors.As(shm.Refusal("", err), &limit) {
+	limit := (*shm.LimitError)(nil)
+	if !errors.As(err, &limit) && errors.As(shm.Refusal("", err), &limit) {
 		return fmt.Sprintf("%v (%s)", err, limit.Advice)
 	}
 	return err.Error()

@@ -224,7 +224,13 @@ class CompletionThread:
         self._handle = Handle(handle)
         # Guards the number below, which others get once it is closed.
         self._waking = threading.RLock()
-        self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        try:
+            self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        except OSError as error:
+            self._handle.release()
+            raise TheusError(
+                f"eventfd: {error}: close files and sockets, or raise the limit with `ulimit -n`"
+            ) from error
         self._events = (abi.Event * _BATCH)()
         self._waiting: dict[int, tuple[TaskFuture, Callable[[int], Any]]] = {}
         self._stopping = False
@@ -287,13 +293,11 @@ class CompletionThread:
             taken = core().poll(self._handle.value, self._events)
             for event in self._events[:taken]:
                 # Callbacks of futures may raise what concurrent.futures does not catch (SystemExit,
-                # say), and so may filters of logging. All other futures are to be resolved still.
+                # say). All other futures are to be resolved still.
                 try:
                     self._take(event)
                 except BaseException:
-                    what = threading.ExceptHookArgs((*sys.exc_info(), self._thread))
-                    threading.excepthook(what)  # as at the end of any thread
-                    del what
+                    _tell()
 
     def _take(self, event: abi.Event) -> None:
         if event.kind == abi.EVENT_LOG:
@@ -315,6 +319,17 @@ def _resolve(task: int, future: TaskFuture, take: Callable[[int], Any]) -> None:
         core().release(task)
 
 
+def _tell() -> None:
+    """Tell of what is being handled as of what ends a thread."""
+    what = threading.ExceptHookArgs((*sys.exc_info(), threading.current_thread()))
+    try:
+        threading.excepthook(what)
+    except BaseException:
+        pass  # without a stderr the default one raises
+    finally:
+        del what  # the traceback in it refers to this frame
+
+
 def forward_logs(engine: int) -> None:
     """Hand the records that workers sent to this process' logging."""
     try:
@@ -329,4 +344,7 @@ def forward_logs(engine: int) -> None:
         made = logger.makeRecord(
             logger.name, record["level"], "(worker)", 0, record["message"], (), None, extra=extra
         )
-        logger.handle(made)
+        try:
+            logger.handle(made)
+        except Exception:  # of a filter; handlers tell of their own
+            _tell()

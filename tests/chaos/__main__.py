@@ -24,6 +24,8 @@ from hangs import Hang
 from referee import Bout
 from tally import Tally
 
+SHM = "/dev/shm"
+
 
 def main() -> int:
     options = _options()
@@ -39,7 +41,7 @@ def main() -> int:
     left = leaks.left_over(before)
     if left:
         tally.account.left.append(left)
-    tally.account.left += [f"/dev/shm/{name}" for name in _names() - names]
+    tally.account.left += [f"{SHM}/{name}" for name in _names() - names]
     print(tally.table())
     return _verdict(tally, options.seed, scratch)
 
@@ -79,7 +81,7 @@ def _goes_on(options: argparse.Namespace, tally: Tally, seconds: float) -> bool:
 
 def _names() -> set[str]:
     """Names in the place where shared memory has them; other programs have some there too."""
-    names = os.listdir("/dev/shm") if os.path.isdir("/dev/shm") else []
+    names = os.listdir(SHM) if os.path.isdir(SHM) else []
     return {name for name in names if "theus" in name}
 
 

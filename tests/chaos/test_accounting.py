@@ -395,6 +395,8 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     monkeypatch.setattr(sys, "argv", ["chaos", "--seed", "1"])
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setattr(leaks, "PATIENCE", 0.1)
+    (tmp_path / "shm").mkdir()  # not the machine's, where other runs look as well
+    monkeypatch.setattr(chaos, "SHM", str(tmp_path / "shm"))
 
     def call(bouts: Callable[[Tally], None], cells: Sequence[Cell] = CELLS) -> int:
         def run_bouts(options: object, tally: Tally, scratch: Path) -> None:
@@ -466,10 +468,9 @@ def test_a_descriptor_that_is_left_fails_the_run(
     assert "memfd:left" in capsys.readouterr().out
 
 
-def test_a_name_that_is_left_fails_the_run(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    name = Path(f"/dev/shm/theus-{os.getpid()}")
-    try:
-        assert run(lambda tally: name.touch()) == 1
-    finally:
-        name.unlink(missing_ok=True)
+def test_a_name_that_is_left_fails_the_run(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = tmp_path / "shm" / "theus-left"
+    assert run(lambda tally: name.touch()) == 1
     assert f"LEFT: {name}" in capsys.readouterr().out

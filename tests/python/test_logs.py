@@ -105,3 +105,46 @@ def test_a_filter_that_raises_costs_no_other_result(
         logger.removeFilter(refuse)
     assert engine.submit(pow, 2, 3).result(30) == 8
     assert [str(what.exc_value) for what in told] == ["on purpose"]
+
+
+def test_a_filter_that_raises_does_not_keep_an_engine_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is left of logs is forwarded while the engine is closed."""
+    told: list[threading.ExceptHookArgs] = []
+    monkeypatch.setattr(threading, "excepthook", told.append)
+    logger = logging.getLogger(f"{__name__}.speak")
+
+    def refuse(record: logging.LogRecord) -> bool:
+        raise RuntimeError("on purpose")
+
+    logger.addFilter(refuse)
+    try:
+        with TheusEngine(workers=1) as engine:
+            engine.run(speak, "hello")
+    finally:
+        logger.removeFilter(refuse)
+    assert [str(what.exc_value) for what in told] == ["on purpose"]
+    told.clear()  # tracebacks refer to the engine
+
+
+def test_telling_of_what_was_raised_may_fail_as_well(
+    engine: TheusEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a stderr the default hook raises."""
+    told = []
+
+    def fail(what: threading.ExceptHookArgs) -> None:
+        told.append(what.exc_type)
+        raise ValueError("closed")
+
+    def refuse(record: logging.LogRecord) -> bool:
+        raise SystemExit
+
+    monkeypatch.setattr(threading, "excepthook", fail)
+    logger = logging.getLogger(f"{__name__}.speak")
+    logger.addFilter(refuse)
+    try:
+        engine.submit(speak, "hello").result(30)
+        until(lambda: bool(told), "the end of a thread to be told")
+    finally:
+        logger.removeFilter(refuse)
+    assert engine.submit(pow, 2, 3).result(30) == 8

@@ -18,7 +18,7 @@ from .machine import size
 
 _SIZE = 8 << 20
 # The files that the library makes: anonymous, or unnamed where a sandbox forbids those.
-_OURS = re.compile(r"/memfd:theus|/#\d+ \(deleted\)$")
+_OURS = re.compile(r"/memfd:theus|/dev/shm/#\d+ \(deleted\)$")
 _REGION = re.compile(r"^([0-9a-f]+)-([0-9a-f]+) \S+ \S+ \S+ (\d+) +(.*)$")
 
 
