@@ -30,8 +30,7 @@ func openFiles() (all []string) {
 }
 
 // engines that are open. No test runs in parallel to another, but one may have several: what the first finds when it is
-// opened may be there, and nothing else, when the last is closed. It may be less: the garbage collector closes the pidfd of
-// a process that somebody else has waited for.
+// opened may be there, and nothing else, when the last is closed.
 var engines struct {
 	count  int
 	before []string

@@ -248,14 +248,19 @@ func (w *fakeWorkerState) run(t fakeTask) {
 	}
 }
 
-func (w *fakeWorkerState) fetch(t fakeTask, key string) string {
+// askFor asks for an array and gives the answer, with its descriptors.
+func (w *fakeWorkerState) askFor(t fakeTask, key string) (*decoder, []int) {
 	var e encoder
 	e.u64(t.id)
 	e.u8(fetchHeavy)
 	e.str(key)
 	e.u64(0)
 	w.write(frameFetch, 1, e.buf)
-	d, fds := w.answer(frameFetched)
+	return w.answer(frameFetched)
+}
+
+func (w *fakeWorkerState) fetch(t fakeTask, key string) string {
+	d, fds := w.askFor(t, key)
 	switch d.u8() {
 	case fetchedAbsent:
 		return "absent, there are " + d.str()
@@ -357,13 +362,7 @@ func (w *fakeWorkerState) replyIn(task, segment, mapped, size uint64) {
 
 // fetchSegmentOf asks for an array and gives the number of its segment.
 func (w *fakeWorkerState) fetchSegmentOf(t fakeTask, key string) uint64 {
-	var e encoder
-	e.u64(t.id)
-	e.u8(fetchHeavy)
-	e.str(key)
-	e.u64(0)
-	w.write(frameFetch, 1, e.buf)
-	d, fds := w.answer(frameFetched)
+	d, fds := w.askFor(t, key)
 	closeAll(fds)
 	d.u8()
 	return d.array().segmentID

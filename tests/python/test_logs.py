@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -86,6 +88,21 @@ def test_warnings_of_the_pool_are_logged_once(caplog: pytest.LogCaptureFixture) 
     assert "no_such_module" in record.message
 
 
+@contextmanager
+def filter_that_raises(error: BaseException) -> Iterator[None]:
+    """Records of `speak` are looked at by a filter that raises."""
+
+    def refuse(record: logging.LogRecord) -> bool:
+        raise error
+
+    logger = logging.getLogger(f"{__name__}.speak")
+    logger.addFilter(refuse)
+    try:
+        yield
+    finally:
+        logger.removeFilter(refuse)
+
+
 def test_a_filter_that_raises_costs_no_other_result(
     engine: TheusEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -93,16 +110,9 @@ def test_a_filter_that_raises_costs_no_other_result(
     told: list[threading.ExceptHookArgs] = []
     monkeypatch.setattr(threading, "excepthook", told.append)
 
-    def refuse(record: logging.LogRecord) -> bool:
-        raise RuntimeError("on purpose")
-
-    logger = logging.getLogger(f"{__name__}.speak")
-    logger.addFilter(refuse)
-    try:
+    with filter_that_raises(RuntimeError("on purpose")):
         engine.submit(speak, "hello").result(30)
         until(lambda: bool(told), "the error to be told")
-    finally:
-        logger.removeFilter(refuse)
     assert engine.submit(pow, 2, 3).result(30) == 8
     assert [str(what.exc_value) for what in told] == ["on purpose"]
 
@@ -111,17 +121,8 @@ def test_a_filter_that_raises_does_not_keep_an_engine_open(monkeypatch: pytest.M
     """What is left of logs is forwarded while the engine is closed."""
     told: list[threading.ExceptHookArgs] = []
     monkeypatch.setattr(threading, "excepthook", told.append)
-    logger = logging.getLogger(f"{__name__}.speak")
-
-    def refuse(record: logging.LogRecord) -> bool:
-        raise RuntimeError("on purpose")
-
-    logger.addFilter(refuse)
-    try:
-        with TheusEngine(workers=1) as engine:
-            engine.run(speak, "hello")
-    finally:
-        logger.removeFilter(refuse)
+    with filter_that_raises(RuntimeError("on purpose")), TheusEngine(workers=1) as engine:
+        engine.run(speak, "hello")
     assert [str(what.exc_value) for what in told] == ["on purpose"]
     told.clear()  # tracebacks refer to the engine
 
@@ -136,15 +137,8 @@ def test_telling_of_what_was_raised_may_fail_as_well(
         told.append(what.exc_type)
         raise ValueError("closed")
 
-    def refuse(record: logging.LogRecord) -> bool:
-        raise SystemExit
-
     monkeypatch.setattr(threading, "excepthook", fail)
-    logger = logging.getLogger(f"{__name__}.speak")
-    logger.addFilter(refuse)
-    try:
+    with filter_that_raises(SystemExit()):
         engine.submit(speak, "hello").result(30)
         until(lambda: bool(told), "the end of a thread to be told")
-    finally:
-        logger.removeFilter(refuse)
     assert engine.submit(pow, 2, 3).result(30) == 8

@@ -157,14 +157,18 @@ def _try_tmpfile() -> None:
     os.close(os.open("/dev/shm", _O_TMPFILE | os.O_RDWR | os.O_EXCL, 0o600))
 
 
+def _seal_size(fd: int) -> None:
+    fcntl.fcntl(fd, _F_ADD_SEALS, _SEALS["shrink"] | _SEALS["grow"])
+
+
 def _add_size_seals() -> None:
     with _memory_file() as fd:
-        fcntl.fcntl(fd, _F_ADD_SEALS, _SEALS["shrink"] | _SEALS["grow"])
+        _seal_size(fd)
 
 
 def _try_size_seals() -> None:
     with _memory_file() as fd:
-        fcntl.fcntl(fd, _F_ADD_SEALS, _SEALS["shrink"] | _SEALS["grow"])
+        _seal_size(fd)
         try:
             os.ftruncate(fd, 0)
         except PermissionError:
