@@ -53,6 +53,7 @@ func classify(err error) (C.int32_t, any) {
 		future   *state.FutureVersionError
 		op       *state.OpError
 		full     *shm.FullError
+		backlog  *pool.BacklogError
 		limit    *shm.LimitError
 		kernel   *shm.KernelError
 		broken   *pool.BrokenError
@@ -69,6 +70,8 @@ func classify(err error) (C.int32_t, any) {
 		return C.THEUS_ECONFLICT, conflict
 	case errors.As(err, &future):
 		return C.THEUS_EVERSION, future
+	case errors.As(err, &backlog):
+		return C.THEUS_EHEAP, backlog
 	case errors.As(err, &full):
 		return C.THEUS_EHEAP, full
 	case errors.As(err, &limit):

@@ -82,16 +82,17 @@ func (b *Buf) allocSegment(nbytes int64, key string, layout pool.Layout, live bo
 // allocSmall reserves the slot where the array will be published, so that a full machine is an error now, and
 // gives it memory to be written in until then.
 func (b *Buf) allocSmall(nbytes int64, key string, layout pool.Layout) error {
-	slot, err := b.engine.reserve(nbytes, key)
-	if err != nil {
-		return err
-	}
-	err = b.engine.pool.WithRoom(func() error {
-		b.draft, err = b.engine.heap.Draft(nbytes, labelOf(key))
+	var slot *shm.Slot
+	err := b.engine.pool.WithRoom(func() (err error) {
+		if slot, err = b.engine.heap.Reserve(nbytes, labelOf(key)); err != nil {
+			return err
+		}
+		if b.draft, err = b.engine.heap.Draft(nbytes, labelOf(key)); err != nil {
+			slot.Discard()
+		}
 		return err
 	})
 	if err != nil {
-		slot.Discard()
 		return err
 	}
 	b.array = pool.InSlot(slot, key, layout)

@@ -89,7 +89,7 @@ func Open(o Options) (*Engine, error) {
 	p, err := pool.New(pool.Options{
 		Name: o.Name, Python: o.Python, WorkerMain: o.WorkerMain, Env: o.Env, Cwd: o.Cwd, SysPath: o.SysPath,
 		Preload: o.Preload, Workers: o.Workers, Threads: o.Threads, Seed: o.Seed,
-		Heap: e.heap, OnPanic: e.Poison, Locate: locate,
+		Heap: e.heap, OnPanic: e.Poison, Locate: locate, Pinned: e.pinnedByTasks,
 	})
 	if err != nil {
 		return nil, err
@@ -120,6 +120,13 @@ func (e *Engine) Check() error {
 		return ErrClosed
 	}
 	return nil
+}
+
+// pinnedByTasks visits the arrays of old versions that tasks alone pin.
+func (e *Engine) pinnedByTasks(visit func(*pool.Array)) {
+	for _, held := range e.store.HeldByTasks() {
+		visit(&held.(*entry).array)
+	}
 }
 
 // mayAllocate ends the making of a large segment when the engine closes, which would wait for it.

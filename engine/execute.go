@@ -63,17 +63,26 @@ func (e *Engine) Execute(c Call) (*pool.Task, error) {
 		return nil, err
 	}
 	call.Input = input
-	switch {
-	case c.At == nil:
-		call.Source = &Snapshot{e, e.store.Snapshot()}
-	case c.At.snap.Retain(): // a reference of the task's own to the same pin
-		call.Source = c.At
-	default:
+	version := e.versionFor(c.At)
+	if version == nil {
 		unref(call.Arrays)
 		call.Input.Release()
 		return nil, ErrReleased
 	}
+	call.Source = version
 	return e.pool.Submit(call)
+}
+
+// versionFor pins the version that a task is to read: the one of a snapshot, or (nil) the current one. nil: the snapshot was
+// released meanwhile.
+func (e *Engine) versionFor(at *Snapshot) *Snapshot {
+	if at == nil {
+		return &Snapshot{e, e.store.TaskSnapshot()}
+	}
+	if snap := at.snap.ForTask(); snap != nil {
+		return &Snapshot{e, snap}
+	}
+	return nil
 }
 
 func (c *Call) name() string {

@@ -82,7 +82,8 @@ typedef uint64_t theus_queue;    /* where finished tasks are announced */
 #define THEUS_ETIMEDOUT 11  /* the wait ended first; nothing else changed */
 #define THEUS_EPENDING 12   /* the task has not ended yet */
 /* the machine's */
-#define THEUS_EHEAP 100     /* heap or memory limit; detail: asked, in_use, limit, source, holders */
+#define THEUS_EHEAP 100     /* heap or memory limit; detail: asked, in_use, limit, source, holders, and \
+                             * backlog when tasks will give enough of it back, see theus_alloc */
 #define THEUS_ELIMIT 101    /* descriptors, mappings, threads or file size exhausted */
 #define THEUS_EKERNEL 102   /* the kernel lacks or refused something; the message says what */
 #define THEUS_ESPAWN 103    /* worker processes cannot be started; the message has the cause */
@@ -285,7 +286,11 @@ int32_t theus_close(theus_engine engine, int64_t grace_ms, theus_error *err);
  * version of `key`. Nobody sees it before it is published: theus_cas with
  * THEUS_SET_HEAVY. key: at most 4096 bytes; NULL: an array without a name. Sizes of 0 work. A full
  * machine is an error here, never a signal later. May block for the time the
- * kernel needs to give the pages (about 0.2 s a GiB).
+ * kernel needs to give the pages (about 0.2 s a GiB), and in a full heap for up to 0.15 s
+ * for memory that is about to come back. When THEUS_EHEAP has a backlog in its detail, there
+ * is room once the tasks have ended that are queued or running (`tasks`), with the older
+ * versions and inputs that they alone hold (`bytes`). As long as memory comes back
+ * (`returned` grows) it is worth calling again.
  * THEUS_EINVAL: key, dtype, ndim or shape (negative, or the product overflows); THEUS_EHEAP;
  * THEUS_ELIMIT. */
 int32_t theus_alloc(theus_engine engine, const char *key, int32_t dtype, int32_t ndim,

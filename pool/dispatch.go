@@ -71,6 +71,9 @@ func (p *Pool) Submit(call Call) (*Task, error) {
 		t.name = call.Function.name
 	}
 	p.tasks[t.id] = t
+	if call.Input.Segment != nil || len(call.Arrays) > 0 {
+		p.holders[t] = struct{}{}
+	}
 	p.queue = append(p.queue, t)
 	p.dispatch()
 	return t, nil

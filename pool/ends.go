@@ -16,6 +16,7 @@ func (p *Pool) finish(t *Task, o Outcome) {
 	t.finished = true
 	t.outcome = o
 	delete(p.tasks, t.id)
+	delete(p.holders, t)
 	p.unannounced++
 	defer p.after(func() { p.announce(t) }) // last, and whatever bug is met before: nobody else ends it any more
 	if o.Status == OK {
@@ -46,6 +47,7 @@ func (p *Pool) announce(t *Task) {
 	}
 	close(t.done)
 	p.unannounced--
+	p.announceFreed()
 	if p.drained() {
 		for _, idle := range p.idlers {
 			close(idle)

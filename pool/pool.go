@@ -25,6 +25,8 @@ type Options struct {
 	Seed       uint64
 	Heap       *shm.Heap
 	OnPanic    func(*guard.Panic) // a bug in one of the pool's goroutines
+	// Pinned visits the arrays of old versions that tasks alone pin, each as often as the state holds it; nil: there are none.
+	Pinned func(visit func(*Array))
 	// WatchPeriod is the time between two looks at the workers (watch.go); 0: five seconds.
 	WatchPeriod time.Duration
 	// Locate fills in Python, WorkerMain and SysPath when WorkerMain is empty. It may take its time, until the context ends.
@@ -76,6 +78,7 @@ type Pool struct {
 
 	queue      []*Task // waiting, oldest first
 	tasks      map[uint64]*Task
+	holders    map[*Task]struct{} // of tasks, those that refer to shared memory themselves, beside their version
 	lastTask   uint64
 	lastFn     uint64
 	lastWorker uint64
@@ -83,7 +86,7 @@ type Pool struct {
 	idlers     []chan struct{}      // closed when no task is left
 	// Tasks that are not in tasks any more, and whose end is not announced yet.
 	unannounced int
-	retired     chan struct{} // closed when a worker lets go of a segment; nil: nobody waits
+	freed       chan struct{} // closed when memory may have come back; nil: nobody waits
 
 	round     *time.Timer // of the watch; nil: none is due
 	lastRound time.Time
@@ -114,6 +117,7 @@ func New(options Options) (*Pool, error) {
 		workers: make([]*worker, options.Workers),
 		lacking: make([]int, options.Workers),
 		tasks:   map[uint64]*Task{},
+		holders: map[*Task]struct{}{},
 		targets: map[string]*Function{},
 		closing: make(chan struct{}),
 		ended:   make(chan struct{}),

@@ -135,7 +135,7 @@ func (w *worker) fetchPrivate(request uint64, t *Task, id uint64) {
 	p := w.pool
 	begun := p.forWorker("private memory for a worker", func() {
 		var room *shm.Reservation
-		err := p.WithRoom(p.inTurn(func() (err error) {
+		err := p.withRetired(p.inTurn(func() (err error) {
 			room, err = p.options.Heap.ReservePrivate(seg)
 			return err
 		}))
@@ -240,7 +240,7 @@ func (w *worker) answerValue(request uint64, t *Task, codec uint8, label string,
 		var value Value
 		data, err := of(source)
 		if err == nil {
-			err = p.WithRoom(p.inTurn(func() (err error) {
+			err = p.withRetired(p.inTurn(func() (err error) {
 				value, err = NewValue(p.options.Heap, codec, [][]byte{data}, label)
 				return err
 			}))
@@ -285,7 +285,7 @@ func (w *worker) onAlloc(request uint64, d *decoder) error {
 		}
 		var seg *shm.Segment
 		var writer int
-		err := p.WithRoom(p.inTurn(func() (err error) {
+		err := p.withRetired(p.inTurn(func() (err error) {
 			seg, writer, err = p.options.Heap.Grant(int64(size), label)
 			return err
 		}))

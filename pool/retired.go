@@ -1,6 +1,6 @@
 package pool
 
-// Retired memory: workers are told of it, and who waits for it hears when they have let go.
+// Retired memory: workers are told of it, and who waits for room hears when they have let go.
 
 import (
 	"time"
@@ -21,14 +21,14 @@ func (p *Pool) Retire(seg *shm.Segment) {
 	}
 }
 
-// Retired gives a channel that is closed when a worker next lets go of a retired segment.
-func (p *Pool) Retired() <-chan struct{} {
+// Freed gives a channel that is closed when memory may next have come back: a worker lets go of a retired segment, or a task ends.
+func (p *Pool) Freed() <-chan struct{} {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.retired == nil {
-		p.retired = make(chan struct{})
+	if p.freed == nil {
+		p.freed = make(chan struct{})
 	}
-	return p.retired
+	return p.freed
 }
 
 // AwaitRetired waits until enough has been let go of, or timeout.
@@ -36,12 +36,12 @@ func (p *Pool) AwaitRetired(timeout time.Duration, enough func() bool) {
 	deadline := time.NewTimer(timeout)
 	defer deadline.Stop()
 	for {
-		retired := p.Retired()
+		freed := p.Freed()
 		if enough() {
 			return
 		}
 		select {
-		case <-retired:
+		case <-freed:
 		case <-deadline.C:
 			return
 		}
@@ -51,13 +51,13 @@ func (p *Pool) AwaitRetired(timeout time.Duration, enough func() bool) {
 // letGo notes that a worker does not map something any more. mu is held.
 func (p *Pool) letGo(note func()) {
 	note()
-	p.announceRetired()
+	p.announceFreed()
 }
 
-// announceRetired wakes who waits for memory. mu is held.
-func (p *Pool) announceRetired() {
-	if p.retired != nil {
-		close(p.retired)
-		p.retired = nil
+// announceFreed wakes who waits for memory. mu is held.
+func (p *Pool) announceFreed() {
+	if p.freed != nil {
+		close(p.freed)
+		p.freed = nil
 	}
 }

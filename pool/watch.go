@@ -255,7 +255,7 @@ func (w *worker) onChecked() {
 	w.pool.mu.Lock()
 	defer w.pool.unlock()
 	w.watched.asked = max(0, w.watched.asked-1)
-	w.pool.announceRetired()
+	w.pool.announceFreed()
 }
 
 // works notes that the worker must show again that it lives, once it is idle. mu is held.

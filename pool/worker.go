@@ -243,7 +243,10 @@ func (w *worker) sendTask(t *Task) {
 			n++
 		}
 	}
-	t.sent = append(t.sent, arrays...)
+	if len(arrays) > 0 {
+		t.sent = append(t.sent, arrays...)
+		w.pool.holders[t] = struct{}{}
+	}
 	var e encoder
 	e.u64(t.call.Function.id)
 	e.u64(t.version())

@@ -47,11 +47,11 @@ type FullError struct {
 // Error says what was asked, what is in use, which limit it would pass, and who holds most.
 func (e *FullError) Error() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "shm: cannot allocate %s", readable(e.Asked))
+	fmt.Fprintf(&b, "shm: cannot allocate %s", Readable(e.Asked))
 	if e.Label != "" {
 		fmt.Fprintf(&b, " for %q", e.Label)
 	}
-	fmt.Fprintf(&b, ": %s of %s in use", readable(e.InUse), readable(e.Limit))
+	fmt.Fprintf(&b, ": %s of %s in use", Readable(e.InUse), Readable(e.Limit))
 	if e.Source != "" {
 		fmt.Fprintf(&b, " (limited by %s)", e.Source)
 	}
@@ -68,7 +68,7 @@ func (e *FullError) Error() string {
 			if h.Arrays > 1 {
 				name = h.Label
 			}
-			fmt.Fprintf(&b, "%s %s", name, readable(h.Bytes))
+			fmt.Fprintf(&b, "%s %s", name, Readable(h.Bytes))
 			if h.Retiring {
 				b.WriteString(" (let go, but still mapped by a worker)")
 			}
@@ -126,8 +126,8 @@ func Refusal(call string, err error) error {
 	return &KernelError{Feature: call, Err: err, Advice: "check the sandbox and the limits of the process"}
 }
 
-// readable writes a number of bytes the way people say it.
-func readable(n uint64) string {
+// Readable writes a number of bytes the way people say it.
+func Readable(n uint64) string {
 	const units = "KMGTPE"
 	if n < 1<<10 {
 		return fmt.Sprintf("%d bytes", n)

@@ -66,5 +66,5 @@ func TestErrorsSayWhatAndWhereAndWhatToDo(t *testing.T) {
 	assert.EqualError(t, limit, "shm: out of descriptors (too many open files): hold fewer")
 	kernel := &KernelError{Feature: "memfd_create", Err: errors.New("no"), Advice: "allow it"}
 	assert.EqualError(t, kernel, "shm: memfd_create failed: no: allow it")
-	assert.Equal(t, "16.0 EiB", readable(1<<64-1))
+	assert.Equal(t, "16.0 EiB", Readable(1<<64-1))
 }

@@ -164,6 +164,9 @@ func (s *Segment) TryRef() bool {
 	}
 }
 
+// Refs counts the references, as they were a moment ago.
+func (s *Segment) Refs() int64 { return s.refs.Load() }
+
 // Unref gives a reference back. The last one drops the segment: its addresses in
 // the host are no longer valid.
 func (s *Segment) Unref() {

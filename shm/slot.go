@@ -28,6 +28,9 @@ type Slot struct {
 // Len is the number of bytes asked for.
 func (s *Slot) Len() int64 { return s.size }
 
+// Refs counts the references, as they were a moment ago.
+func (s *Slot) Refs() int64 { return s.refs.Load() }
+
 // taken is what the slot takes of its arena. A slot of nothing takes some too, so that two arrays never
 // begin at the same place.
 func (s *Slot) taken() int64 {

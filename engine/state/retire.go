@@ -17,6 +17,7 @@ package state
 type pin struct {
 	version      uint64
 	refs         int      // snapshots
+	tasks        int      // of them, those of tasks
 	older, newer *pin     // the neighbouring pins by version
 	waiting      *retired // ended arrays of which this is the newest holder
 }
@@ -30,13 +31,13 @@ type pinList struct {
 }
 
 // pin adds a reference to the version, which is the current one.
-func (l *pinList) pin(version uint64) *pin {
-	l.refs++
+func (l *pinList) pin(version uint64, byTask bool) *pin {
 	if l.newest != nil && l.newest.version == version {
-		l.newest.refs++
+		l.again(l.newest, byTask)
 		return l.newest
 	}
-	p := &pin{version: version, refs: 1, older: l.newest}
+	p := &pin{version: version, older: l.newest}
+	l.again(p, byTask)
 	if l.newest != nil {
 		l.newest.newer = p
 	} else {
@@ -47,10 +48,22 @@ func (l *pinList) pin(version uint64) *pin {
 	return p
 }
 
+// again adds a reference to a pin.
+func (l *pinList) again(p *pin, byTask bool) {
+	l.refs++
+	p.refs++
+	if byTask {
+		p.tasks++
+	}
+}
+
 // unpin takes a reference away and returns the arrays that nobody holds now.
-func (l *pinList) unpin(p *pin) (freed []Held) {
+func (l *pinList) unpin(p *pin, byTask bool) (freed []Held) {
 	l.refs--
 	p.refs--
+	if byTask {
+		p.tasks--
+	}
 	if p.refs > 0 {
 		return nil
 	}
@@ -99,6 +112,19 @@ func (l *pinList) retire(ended []Heavy) (freed []Held) {
 	return freed
 }
 
+// heldByTasks lists ended arrays that tasks alone hold, each as often as it ended. One that waits at a pin is also held by the
+// older pins since it was born, so it is theirs alone when it was born after the newest of those that somebody else has, too.
+func (l *pinList) heldByTasks() (arrays []Held) {
+	others := uint64(0) // after the newest version that is not pinned by tasks alone
+	for p := l.oldest; p != nil; p = p.newer {
+		if p.refs > p.tasks {
+			others = p.version + 1
+		}
+		arrays = p.waiting.appendSince(others, arrays)
+	}
+	return arrays
+}
+
 // retired is an ended array, and the root of a leftist heap of them.
 type retired struct {
 	array       Held
@@ -130,22 +156,20 @@ func meld(a, b *retired) *retired {
 	return a
 }
 
-// appendAll lists the whole heap. It keeps its own stack: left sides can be as
-// long as the heap is large.
-func (r *retired) appendAll(arrays []Held) []Held {
-	if r == nil {
-		return arrays
-	}
+// appendAll lists the whole heap.
+func (r *retired) appendAll(arrays []Held) []Held { return r.appendSince(0, arrays) }
+
+// appendSince lists what was born in a version or later; below what is older, everything is. It keeps its own
+// stack: left sides can be as long as the heap is large.
+func (r *retired) appendSince(version uint64, arrays []Held) []Held {
 	for stack := []*retired{r}; len(stack) > 0; {
 		top := stack[len(stack)-1]
 		stack = stack[:len(stack)-1]
+		if top == nil || top.born < version {
+			continue
+		}
 		arrays = append(arrays, top.array)
-		if top.left != nil {
-			stack = append(stack, top.left)
-		}
-		if top.right != nil {
-			stack = append(stack, top.right)
-		}
+		stack = append(stack, top.left, top.right)
 	}
 	return arrays
 }

@@ -9,6 +9,7 @@ type Snapshot struct {
 	store   *Store
 	version uint64
 	pin     *pin // nil: taken from a closed store
+	ofTask  bool
 	refs    atomic.Int64
 	reads   atomic.Pointer[revision] // nil: released
 }
@@ -41,11 +42,20 @@ func (sn *Snapshot) Release() {
 		if sn.refs.CompareAndSwap(refs, refs-1) {
 			if refs == 1 {
 				sn.reads.Store(nil)
-				sn.store.unpin(sn.pin)
+				sn.store.unpin(sn.pin, sn.ofTask)
 			}
 			return
 		}
 	}
+}
+
+// ForTask pins the same version once more, for a task; nil: the snapshot was released already.
+func (sn *Snapshot) ForTask() *Snapshot {
+	if !sn.Retain() {
+		return nil
+	}
+	defer sn.Release()
+	return sn.store.again(sn)
 }
 
 // Heavy is the array under a key. To use it beyond the snapshot, retain it

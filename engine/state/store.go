@@ -151,26 +151,52 @@ func (s *Store) advance(next *revision, ended []Heavy) (freed []Held) {
 
 // Snapshot pins the current version. The caller releases it. After Close it is
 // empty and pins nothing.
-func (s *Store) Snapshot() *Snapshot {
+func (s *Store) Snapshot() *Snapshot { return s.snapshot(false) }
+
+// TaskSnapshot is Snapshot for a task, which releases it at its end.
+func (s *Store) TaskSnapshot() *Snapshot { return s.snapshot(true) }
+
+func (s *Store) snapshot(ofTask bool) *Snapshot {
 	s.pinning.Lock()
 	defer s.pinning.Unlock()
 	now := s.current.Load()
-	sn := &Snapshot{store: s, version: now.version}
+	sn := &Snapshot{store: s, version: now.version, ofTask: ofTask}
 	if !now.closed {
-		sn.pin = s.pins.pin(now.version)
+		sn.pin = s.pins.pin(now.version, ofTask)
 	}
 	sn.refs.Store(1)
 	sn.reads.Store(now)
 	return sn
 }
 
+// HeldByTasks lists the arrays of older versions that would be let go of if all tasks ended now, each as often as
+// it ended. They may be gone by the time the caller looks at them.
+func (s *Store) HeldByTasks() []Held {
+	s.pinning.Lock()
+	defer s.pinning.Unlock()
+	return s.pins.heldByTasks()
+}
+
+// again pins the version of a snapshot that is held meanwhile once more, for a task.
+func (s *Store) again(of *Snapshot) *Snapshot {
+	s.pinning.Lock()
+	defer s.pinning.Unlock()
+	sn := &Snapshot{store: s, version: of.version, pin: of.pin, ofTask: true}
+	if sn.pin != nil {
+		s.pins.again(sn.pin, true)
+	}
+	sn.refs.Store(1)
+	sn.reads.Store(of.reads.Load())
+	return sn
+}
+
 // unpin ends one snapshot.
-func (s *Store) unpin(p *pin) {
+func (s *Store) unpin(p *pin, byTask bool) {
 	if p == nil {
 		return
 	}
 	s.pinning.Lock()
-	freed := s.pins.unpin(p)
+	freed := s.pins.unpin(p, byTask)
 	s.pinning.Unlock()
 	releaseAll(freed)
 }
