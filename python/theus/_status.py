@@ -78,6 +78,7 @@ def _conflict(message: str, status: int, facts: dict[str, Any]) -> BaseException
 
 
 def _heap_full(message: str, status: int, facts: dict[str, Any]) -> BaseException:
+    backlog = facts.get("backlog") or {}
     return HeapFull(
         message,
         asked=int(facts.get("asked", 0)),
@@ -85,6 +86,7 @@ def _heap_full(message: str, status: int, facts: dict[str, Any]) -> BaseExceptio
         limit=int(facts.get("limit", 0)),
         source=str(facts.get("source", "")),
         holders=facts.get("holders") or (),
+        held_by_tasks=int(backlog.get("bytes", 0)),
         code=status,
         detail=facts,
     )

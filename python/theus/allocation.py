@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import math
 import operator
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -31,6 +32,9 @@ __all__ = [
 Array = np.ndarray[Any, Any]
 # Memory of this size takes some 50 ms to get.
 SLOW = 256 << 20
+# Seconds without any memory coming back after which it is not waited for any more: tasks may wait
+# for what this thread does next, such as writing to a live array.
+BACKLOG_PATIENCE = 60.0
 
 
 def allocate(
@@ -155,7 +159,11 @@ def dimensions(shape: int | Sequence[int]) -> tuple[int, ...]:
 
 
 def with_room(engine: int, nbytes: int, make: Callable[[], int]) -> int:
-    """Allocate; when the heap is full, once more after giving back what cycles still hold."""
+    """Allocate; when the heap is full, again after giving back what cycles still hold.
+
+    Then for as long as tasks hold so much of it that there is room once they have ended: who makes
+    new versions faster than tasks read the old ones has to wait for them.
+    """
     allocate_ = make if nbytes < SLOW else lambda: interruptible(make)
     try:
         return allocate_()
@@ -163,4 +171,17 @@ def with_room(engine: int, nbytes: int, make: Callable[[], int]) -> int:
         pass
     gc.collect()
     core().reap(engine)
-    return allocate_()
+    returned = -1
+    deadline = math.inf
+    while True:
+        try:
+            return allocate_()  # waits for ends a little; handlers of signals run in between
+        except HeapFull as full:
+            backlog = full.detail.get("backlog")
+            if backlog is None:
+                raise
+            if backlog["returned"] != returned:
+                returned = backlog["returned"]
+                deadline = time.monotonic() + BACKLOG_PATIENCE
+            elif time.monotonic() >= deadline:
+                raise

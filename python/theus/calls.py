@@ -99,11 +99,16 @@ class Call:
     def prepare(self) -> tasks.PreparedCall:
         """The call in the library's terms."""
         self.session.expect_logs()
+        # This lives until the result is taken. What the task holds it must not hold as well: an
+        # allocation in a full heap waits for what comes back with tasks.
+        args, self.args = self.args, ()
+        kwargs, self.kwargs = self.kwargs, {}
+        state, self.state = self.state, None
         return tasks.PreparedCall(
             self.session.functions.handle(self.fn),
-            tasks.encode_call(self.args, self.kwargs),
+            tasks.encode_call(args, kwargs),
             keys=_heavy_keys(self.contract),
-            at=0 if self.state is None else self.state.heavy.snap,
+            at=None if state is None else state.heavy,
             timeout_ms=self.limits.timeout_ms,
             retries=self.limits.retries,
             rng_key=self.rng_key,

@@ -8,7 +8,7 @@ from typing import Any
 
 from . import _abi as abi
 from ._core import Handle, core
-from .allocation import copy_into_segment, mark_published
+from .allocation import copy_into_segment, mark_published, with_room
 from .arrays import ShmArray
 from .host_arrays import whole_handle
 from .outputs import Commit
@@ -64,13 +64,18 @@ class Committer:
                 f"heavy= takes a dict of keys and arrays, not {type_name(heavy)}: "
                 "heavy={'prices': array}"
             )
-        changes = changes_of(data, self._lookup)
         arrays = {key: self._shared(key, value) for key, value in heavy.items()}
-        updates = [_data_update(change) for change in changes]
-        updates += [_heavy_update(key, arrays[key], self.engine) for key in heavy]
+        heavy_updates = [_heavy_update(key, arrays[key], self.engine) for key in heavy]
         strict = self._strict and expected is not None
         target = abi.ANY_VERSION if expected is None else expected
-        version = core().cas(self.engine, target, updates, strict=strict)
+
+        def swap() -> int:
+            # Now: what changes_of looks up may change while arrays wait for room.
+            updates = [_data_update(change) for change in changes_of(data, self._lookup)]
+            return core().cas(self.engine, target, updates + heavy_updates, strict=strict)
+
+        # A result that was given a small array is copied when it is put under a key.
+        version = with_room(self.engine, 0, swap)
         for key, array in arrays.items():
             if array is not None:
                 mark_published(array, key, version)

@@ -170,6 +170,7 @@ class TheusEngine(Running):
     async def execute_parallel(self, process: Process, /, **inputs: Any) -> Any:
         """`execute` in the worker pool, whatever the contract says."""
         call = self._dispatcher.call(process, (), inputs, self._limits, force_parallel=True)
+        del inputs  # what the task holds alone is what allocations wait for
         return await self._dispatcher.execute(call)
 
     def options(self, *, timeout: float | None = None, retries: int = 0) -> EngineOptions:
@@ -293,11 +294,14 @@ class EngineOptions(Running):
     async def execute(self, process: Process, /, *args: Any, **inputs: Any) -> Any:
         """As `TheusEngine.execute`, with the options of this view."""
         call = self._dispatcher.call(process, args, inputs, self._limits)
+        del args, inputs
         return await self._dispatcher.execute(call)
 
     def run(self, process: Process, /, *args: Any, **inputs: Any) -> Any:
         """As `TheusEngine.run`, with the options of this view."""
-        return self._dispatcher.run(self._dispatcher.call(process, args, inputs, self._limits))
+        call = self._dispatcher.call(process, args, inputs, self._limits)
+        del args, inputs
+        return self._dispatcher.run(call)
 
     def submit(self, process: Process, /, *args: Any, **inputs: Any) -> Future[Any]:
         """As `TheusEngine.submit`, with the options of this view."""

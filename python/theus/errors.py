@@ -139,6 +139,7 @@ class HeapFull(TheusError, MemoryError):
         limit: bytes that they may hold.
         source: where the limit comes from.
         holders: the largest holders, as the library lists them.
+        held_by_tasks: bytes that come back when tasks have ended, if there is room then; else 0.
     """
 
     def __init__(
@@ -150,6 +151,7 @@ class HeapFull(TheusError, MemoryError):
         limit: int = 0,
         source: str = "",
         holders: Sequence[Any] = (),
+        held_by_tasks: int = 0,
         code: int = 0,
         detail: dict[str, Any] | None = None,
     ) -> None:
@@ -159,6 +161,7 @@ class HeapFull(TheusError, MemoryError):
         self.limit = limit
         self.source = source
         self.holders: tuple[Any, ...] = tuple(holders)
+        self.held_by_tasks = held_by_tasks
 
 
 class SegmentGone(TheusError, LookupError):

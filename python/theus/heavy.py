@@ -68,7 +68,9 @@ class Heavy(MutableMapping[str, Any]):
                 snapshots promise nothing about it.
 
         Raises:
-            HeapFull: there is no room; says what was asked, what is in use and who holds it.
+            HeapFull: there is no room; says what was asked, what is in use and who holds it. Tasks
+                whose older versions and inputs will make enough room are waited for before, as long
+                as memory comes back within a minute.
             ValueError: a negative or too large shape, an order other than "C" and "F".
             TypeError: the dtype holds Python objects.
 

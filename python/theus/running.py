@@ -65,7 +65,9 @@ class Running:
             >>> total = await engine.execute(total_of, column=3, timeout=10)
         """
         limits = self._limited(process, timeout, retries)
-        return await self._dispatcher.execute(self._dispatcher.call(process, args, inputs, limits))
+        call = self._dispatcher.call(process, args, inputs, limits)
+        del args, inputs  # what the task holds alone is what allocations wait for
+        return await self._dispatcher.execute(call)
 
     def run(
         self,
@@ -82,7 +84,9 @@ class Running:
         task.
         """
         limits = self._limited(process, timeout, retries)
-        return self._dispatcher.run(self._dispatcher.call(process, args, inputs, limits))
+        call = self._dispatcher.call(process, args, inputs, limits)
+        del args, inputs  # what the task holds alone is what allocations wait for
+        return self._dispatcher.run(call)
 
     def submit(
         self,

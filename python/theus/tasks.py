@@ -25,7 +25,8 @@ from .errors import (
     TheusError,
 )
 from .functions import FunctionHandle
-from .host_arrays import ResultArrays, handles_under
+from .host_arrays import ArrayHandle, ResultArrays, handles_under
+from .snapshot_heavy import SnapshotHeavy
 from .stateless import StrictPickler
 
 __all__ = ["PreparedCall", "batch_outcome", "encode_batch", "encode_call", "outcome"]
@@ -40,7 +41,11 @@ _CAUSE: Any = BaseException.__dict__["__cause__"]
 class PreparedCall:
     """A theus_call, and all that must live until the library has taken it."""
 
-    __slots__ = ("_arrays", "_kept", "_task", "struct")
+    __slots__ = ("_arrays", "_at", "_kept", "_task", "struct")
+
+    _arrays: Sequence[ArrayHandle]
+    _at: SnapshotHeavy | None
+    _kept: tuple[object, ...] | None
 
     def __init__(
         self,
@@ -48,7 +53,7 @@ class PreparedCall:
         encoded: payload.Encoded,
         *,
         keys: Sequence[bytes] = (),
-        at: int = 0,
+        at: SnapshotHeavy | None = None,
         timeout_ms: int = 0,
         retries: int = 0,
         rng_key: int = 0,
@@ -60,7 +65,9 @@ class PreparedCall:
         call.function = function.value
         call.in_codec = call.out_codec = abi.CODEC_PICKLE
         call.in_, call.nin = c.addressof(spans), len(encoded.spans)
-        call.at = at
+        self._at = at
+        if at is not None:
+            call.at = at.snap
         call.timeout_ms = timeout_ms
         call.retries = retries
         call.rng_key = rng_key
@@ -91,7 +98,10 @@ class PreparedCall:
             core().execute(engine, self.struct, self._task)
             return self._task.value
 
-        return with_room(engine, 0, execute)  # large inputs are copied into the heap
+        task = with_room(engine, 0, execute)  # large inputs are copied into the heap
+        self._kept = self._at = None  # the library has a copy of the input, and pins of its own
+        self._arrays = ()
+        return task
 
     def let_go(self, *, ended: bool) -> None:
         """Release the task, and end it first unless it has ended. Without a task: nothing.

@@ -14,7 +14,7 @@ from conftest import CgroupFactory, EngineFactory
 from gate import Gate
 from polling import until
 from programs import Ended, run_text, started
-from theus import HeapFull
+from theus import HeapFull, allocation
 
 MIB = 1 << 20
 
@@ -173,16 +173,23 @@ def test_memory_that_a_worker_still_maps(make_engine: EngineFactory) -> None:
     assert array.nbytes == 24 * MIB
 
 
-def test_memory_that_a_running_task_reads(make_engine: EngineFactory, tmp_path: Path) -> None:
+def test_memory_that_a_running_task_reads(
+    make_engine: EngineFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A task has its version until it ends, whatever becomes of the array meanwhile."""
+    monkeypatch.setattr(allocation, "BACKLOG_PATIENCE", 0.0)
     engine = make_engine(heap="40MB", workers=1)
     engine.heavy.put("held", np.ones(24 * MIB, np.uint8))
     with Gate(tmp_path) as gate:
         slow = engine.submit(jobs.read_and_wait, key="held", reports=gate.reports, gate=gate.path)
         gate.arrived(1)
         del engine.heavy["held"]
-        with pytest.raises(HeapFull, match='"held" 24.0 MiB'):
+        with pytest.raises(HeapFull, match='"held" 24.0 MiB') as caught:
             engine.heavy.alloc("next", 24 * MIB, np.uint8)
+        assert str(caught.value).endswith(
+            "; unfinished tasks (1) hold 24.0 MiB of it: wait for results before making more"
+        )
+        assert caught.value.held_by_tasks == 24 * MIB
         gate.open()
         slow.result()
     assert engine.heavy.alloc("next", 24 * MIB, np.uint8).nbytes == 24 * MIB

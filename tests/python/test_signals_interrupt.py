@@ -61,6 +61,16 @@ def shutdown(name):
     futures.append(inner.submit(sleep, name))
     inner.shutdown()
 
+def full_heap(name):
+    inner = TheusEngine(workers=1, heap="40MB")
+    try:
+        inner.heavy.put("large", np.ones(3 << 20))
+        inner.submit(sleep, name)  # reads this version until it ends
+        del inner.heavy["large"]
+        inner.heavy.alloc("large", 3 << 20)
+    finally:
+        inner.close()
+
 @process
 async def in_this_process(ctx, name):
     say("running", name)
@@ -78,6 +88,7 @@ WAITS = [
     ("async with", lambda name: asyncio.run(async_with(name))),
     ("with", plain_with),
     ("shutdown", shutdown),
+    ("room for an array", full_heap),
     ("run a process of the host", lambda name: engine.run(in_this_process, name)),
     ("execute one", lambda name: asyncio.run(engine.execute(in_this_process, name))),
 ]
@@ -97,7 +108,7 @@ say("all done")
 
 def test_ctrl_c_ends_every_wait_and_the_session_goes_on(tmp_path: Path) -> None:
     waits = [line.split('"')[1] for line in SESSION.splitlines() if line.startswith('    ("')]
-    assert len(waits) == 13
+    assert len(waits) == 14
     with on_terminal([sys.executable, "-c", SESSION], cwd=tmp_path) as terminal:
         for wait in waits:
             terminal.line_with(f"running {wait}")
