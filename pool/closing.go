@@ -83,14 +83,8 @@ func (p *Pool) end() {
 
 // bury waits until the killed processes are gone, and gives back what the pool holds.
 func (p *Pool) bury(z *zygote, workers []*worker) {
-	deadline := time.Now().Add(closeTimeout)
-	if z != nil { // first: a worker that it did not reap is ours to reap only once it is gone, if we are PID 1 or a subreaper
-		z.awaitDeath(time.Until(deadline))
-	}
-	for _, w := range workers {
-		if w != nil {
-			w.awaitDeath(time.Until(deadline))
-		}
+	if z != nil { // else there are no workers, or those who replace it wait for them
+		z.awaitDeaths(workers, closeTimeout)
 	}
 	p.background.Wait()
 	p.stopReactor()

@@ -12,6 +12,23 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// reticentZygote forks what is asked of it and tells nobody; then it is gone, or does nothing more.
+func reticentZygote(vanishes bool) {
+	c := newPeer(3)
+	c.read()
+	c.write(frameZygoteReady, 0, []byte(`{}`))
+	c.read() // SPAWN
+	cmd := exec.Command(os.Args[0], strconv.Itoa(os.Getpid()))
+	cmd.Env = append(os.Environ(), roleVariable+"=orphan")
+	if err := cmd.Start(); err != nil {
+		panic(err)
+	}
+	if vanishes {
+		os.Exit(7)
+	}
+	select {}
+}
+
 // fakeZygote starts workers; a mute one does not say so.
 func fakeZygote(mute bool) {
 	c := newPeer(3)

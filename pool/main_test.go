@@ -35,6 +35,13 @@ func TestMain(m *testing.M) {
 		os.Exit(7)
 	case "silent zygote":
 		select {}
+	case "reticent zygote", "vanishing zygote":
+		reticentZygote(name == "vanishing zygote")
+	case "orphan":
+		for parent := os.Args[1]; strconv.Itoa(os.Getppid()) == parent; {
+			_, _ = unix.Poll(nil, 1)
+		}
+		os.Exit(0)
 	case "dying zygote":
 		os.Exit(7)
 	case "worker":

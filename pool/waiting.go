@@ -4,6 +4,7 @@ package pool
 
 import (
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/theus-project/theus-go/internal/failpoint"
@@ -69,15 +70,48 @@ func pollPid(pid int, timeout time.Duration) {
 // reapOrphan collects a worker that became our own child because its zygote died and we are PID 1 or a subreaper.
 func reapOrphan(pid int) {
 	if pid > 0 {
-		_ = wait(pid) // ECHILD: it is not ours, as it should be
+		_, _ = wait(pid) // ECHILD: it is not ours, as it should be
 	}
 }
 
-func wait(pid int) error {
-	var status unix.WaitStatus
-	_, err := unix.Wait4(pid, &status, unix.WNOHANG, nil)
-	if said := failpoint.Fail(failpoint.PoolWait); said != nil {
-		return said
+// awaitDeaths waits until a killed zygote and its workers are gone.
+func (z *zygote) awaitDeaths(workers []*worker, timeout time.Duration) {
+	deadline := time.Now().Add(timeout)
+	z.awaitDeath(timeout) // first: a worker that it did not reap is ours to reap only once it is gone, if we are PID 1 or a subreaper
+	z.pool.mu.Lock()
+	unreported := slices.ContainsFunc(workers, func(w *worker) bool { return w != nil && w.zygote == z && w.pid == 0 })
+	z.pool.mu.Unlock()
+	for _, w := range workers {
+		if w != nil {
+			w.awaitDeath(time.Until(deadline))
+		}
 	}
-	return err
+	if unreported {
+		reapGroup(z.pid, time.Until(deadline))
+	}
+}
+
+// reapGroup collects what a dead zygote has forked and told nobody of. Such a worker ends when it finds its parent gone, and if we are
+// PID 1 or a subreaper it is a child of ours by then, whose number nobody knows. But it is in the zygote's process group, and as
+// long as it is, nobody else gets the number of that.
+func reapGroup(group int, timeout time.Duration) {
+	for deadline := time.Now().Add(timeout); time.Now().Before(deadline); {
+		pid, err := wait(-group)
+		if err != nil && !errors.Is(err, unix.EINTR) {
+			return // ECHILD: none is ours, as it should be, or none is left
+		}
+		if pid == 0 {
+			_, _ = poll(nil, time.Millisecond)
+		}
+	}
+}
+
+// wait collects a child if it has ended; 0: none has. A negative pid means any of a process group.
+func wait(pid int) (int, error) {
+	var status unix.WaitStatus
+	collected, err := unix.Wait4(pid, &status, unix.WNOHANG, nil)
+	if said := failpoint.Fail(failpoint.PoolWait); said != nil {
+		return 0, said
+	}
+	return collected, err
 }

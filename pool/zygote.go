@@ -402,11 +402,7 @@ func (z *zygote) lost(err error) {
 
 // replaceZygote waits until the old processes are gone, settles their tasks and starts anew.
 func (p *Pool) replaceZygote(z *zygote, orphans []*worker) {
-	deadline := time.Now().Add(closeTimeout)
-	z.awaitDeath(time.Until(deadline))
-	for _, w := range orphans {
-		w.awaitDeath(time.Until(deadline))
-	}
+	z.awaitDeaths(orphans, closeTimeout)
 	p.mu.Lock()
 	settled := make(chan struct{})
 	if !p.reactor.post(func() { defer close(settled); p.settleOrphans(orphans) }) {

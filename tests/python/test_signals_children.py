@@ -34,15 +34,9 @@ def settled():
         time.sleep(0.01)
     return children()
 
-def all_idle(engine):
-    # None is just being forked: the kernel would give it to process 1, which does not know it.
-    while [w["state"] for w in engine.stats()["workers"]] != ["idle"] * 2:
-        time.sleep(0.001)
-
 def work(engine, rounds):
     for _ in range(rounds):
-        assert engine.run(pow, 2, 3) == 8
-        all_idle(engine)
+        assert engine.run(pow, 2, 3) == 8  # the other worker may be just being forked
         try:
             engine.run(os.kill, 0, 9)  # its own process group: the zygote's, with all workers
         except WorkerCrashed:
@@ -52,7 +46,6 @@ def work(engine, rounds):
         except WorkerCrashed as crash:
             assert crash.exit_code == 5, crash
         assert engine.run(pow, 2, 4) == 16
-    all_idle(engine)
 """
 
 
