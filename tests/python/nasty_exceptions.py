@@ -9,7 +9,8 @@ import threading
 import types
 from typing import Any
 
-LARGE = 16 << 20
+LONG_TEXT = 1 << 30
+LONG_NAME = 16 << 20
 
 
 class TwoArguments(Exception):
@@ -122,7 +123,7 @@ class SaysMuch(Exception):
         super().__init__("much")
 
     def __str__(self) -> str:
-        return "x" * LARGE
+        return "x" * LONG_TEXT
 
     __repr__ = __str__
 
@@ -210,7 +211,7 @@ def raise_chain(length: int) -> None:
 
 def raise_long_name() -> None:
     """Its class has a very long name."""
-    raise type("N" * LARGE, (TwoArguments,), {})("long", 1)
+    raise type("N" * LONG_NAME, (TwoArguments,), {})("long", 1)
 
 
 def raise_group() -> None:

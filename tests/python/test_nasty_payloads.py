@@ -6,7 +6,9 @@ The workers are the same afterwards, but where a test says that one had to be en
 from __future__ import annotations
 
 import os
+import re
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,6 +22,11 @@ NOT_HERE = "(raised in a worker, and not to be had here as itself)"
 # What a message, a name and a traceback may take at most; see worker/failures.py.
 MESSAGE, NAME, TRACEBACK = 4 << 10, 450, 33 << 10
 
+# A text of 1 GiB and copies of it that Python's own traceback module makes.
+AVAILABLE = re.search(r"MemAvailable: *(\d+) kB", Path("/proc/meminfo").read_text())
+needs_memory = pytest.mark.skipif(
+    AVAILABLE is None or int(AVAILABLE[1]) < 4 << 20, reason="it takes 3 GiB"
+)
 needs_groups = pytest.mark.skipif(sys.version_info < (3, 11), reason="groups came with Python 3.11")
 
 
@@ -96,11 +103,15 @@ def test_an_exception_whose_class_cannot_be_named(engine: TheusEngine) -> None:
     assert str(error) == f"nasty_exceptions.Nameless {NOT_HERE}"
 
 
-def test_long_texts_and_names_are_cut(engine: TheusEngine) -> None:
+@needs_memory
+def test_a_text_of_a_gigabyte_is_cut(engine: TheusEngine) -> None:
     error = raised(engine, nasty_exceptions.raise_it, "SaysMuch", "text", 1)
     assert isinstance(error, RemoteError)
     assert len(error.text) <= MESSAGE
     assert "characters left out" in error.text
+
+
+def test_long_names_are_cut(engine: TheusEngine) -> None:
     error = raised(engine, nasty_exceptions.raise_long_name)
     assert isinstance(error, RemoteError)
     assert len(error.type_name) <= NAME
@@ -169,7 +180,7 @@ def test_results_that_do_not_pickle(engine: TheusEngine, kind: str) -> None:
     assert str(error).endswith("lists or dicts of them.")
 
 
-@pytest.mark.parametrize("length", [0, 16 << 20])
+@pytest.mark.parametrize("length", [0, pytest.param(1 << 30, marks=needs_memory)])
 def test_the_path_to_what_does_not_pickle_is_bounded(engine: TheusEngine, length: int) -> None:
     error = raised(engine, nasty_results.give_under_key, length)
     assert type(error) is TypeError
