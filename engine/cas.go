@@ -16,12 +16,14 @@ const (
 	DeleteHeavy UpdateKind = 2
 	Set         UpdateKind = 3
 	Delete      UpdateKind = 4
+	CheckHeavy  UpdateKind = 5
+	Check       UpdateKind = 6
 )
 
 // Update is one change within a compare-and-swap.
 type Update struct {
 	Kind  UpdateKind
-	Path  string // data: dotted; heavy: a literal key
+	Path  string // data: dotted; heavy: a literal key; a check of "" is one of all data
 	Codec uint8
 	Bytes []byte
 	Buf   *Buf
@@ -85,7 +87,9 @@ func (e *Engine) op(u *Update) (state.Op, error) {
 		return state.Op{Kind: state.SetHeavy, Key: u.Path}, nil
 	case DeleteHeavy:
 		return state.Op{Kind: state.DeleteHeavy, Key: u.Path}, nil
-	case Set, Delete:
+	case CheckHeavy:
+		return state.Op{Kind: state.CheckHeavy, Key: u.Path}, nil
+	case Set, Delete, Check:
 		path, err := state.ParsePath(u.Path)
 		if err == nil && len(path) == 0 && u.Kind == Set {
 			err = fmt.Errorf("the root of the data cannot be set, only keys of it")
@@ -93,8 +97,11 @@ func (e *Engine) op(u *Update) (state.Op, error) {
 		if err != nil {
 			return state.Op{}, &ArgumentError{err.Error()}
 		}
-		if u.Kind == Delete {
+		switch u.Kind {
+		case Delete:
 			return state.Op{Kind: state.Delete, Path: path}, nil
+		case Check:
+			return state.Op{Kind: state.Check, Path: path}, nil
 		}
 		if u.Codec != pool.CodecRaw && u.Codec != pool.CodecJSON && u.Codec != pool.CodecPickle {
 			return state.Op{}, &ArgumentError{fmt.Sprintf("unknown codec %d for %q", u.Codec, u.Path)}

@@ -178,6 +178,8 @@ typedef struct theus_view {
 #define THEUS_DELETE_HEAVY 2 /* path is a key, literally */
 #define THEUS_SET 3          /* path, codec, ptr, len: replaces the whole subtree */
 #define THEUS_DELETE 4       /* path: removes the whole subtree */
+#define THEUS_CHECK_HEAVY 5  /* path is a key, literally: a conflict if it changed, and nothing else */
+#define THEUS_CHECK 6        /* path: the same for the whole subtree; "" is all data */
 
 typedef struct theus_update {
   uint32_t struct_size;
@@ -343,7 +345,9 @@ int32_t theus_heavy_keys(theus_snap snap, theus_blob *out, theus_error *err);
  * above or below it, changed after `expected`; with THEUS_STRICT when
  * `expected` is not the current version. THEUS_ANY_VERSION: never conflicts.
  * A first publish freezes the array. version (may be NULL): the new one, or on
- * conflict the current one. n = 0 only compares: no new version. Does not block.
+ * conflict the current one. Checks make an update depend on what was read for it: they
+ * conflict as if they changed their path, and change nothing. n = 0 or checks alone only
+ * compare: no new version. Does not block.
  * THEUS_ECONFLICT, THEUS_EVERSION, THEUS_EINVAL, THEUS_EBADF. */
 int32_t theus_cas(theus_engine engine, uint64_t expected, const theus_update *updates, uint64_t n,
                   uint32_t flags, uint64_t *version, theus_error *err);

@@ -31,6 +31,9 @@
 // rises to the newest touch forgotten that way. A path without a node
 // conflicts when the expected version is below the floor.
 //
+// A check of a path conflicts as a touch would, and touches nothing. With it a
+// CAS also depends on what it has read: all that was looked at stands until the commit.
+//
 // Heavy keys follow the same rules on one level; their characters mean nothing.
 //
 // # Retirement

@@ -1,6 +1,7 @@
 package state
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"strings"
@@ -11,7 +12,7 @@ var ErrClosed = errors.New("the state is closed and takes no more changes; open 
 
 // Conflict is one place that a CAS touches and that changed in between.
 type Conflict struct {
-	Path  string `json:"path"` // dotted path, or the heavy key as it is
+	Path  string `json:"path"` // dotted path, "" for a check of all data; or the heavy key as it is
 	Heavy bool   `json:"heavy"`
 	// ChangedAt is the last version that touched it, something above or something
 	// below it. When that was forgotten it is the last in which it can have been.
@@ -49,7 +50,7 @@ func (e *ConflictError) Error() string {
 		default:
 			text.WriteString(", ")
 		}
-		fmt.Fprintf(&text, "%s (changed at %d)", conflict.Path, conflict.ChangedAt)
+		fmt.Fprintf(&text, "%s (changed at %d)", cmp.Or(conflict.Path, "(all data)"), conflict.ChangedAt)
 	}
 	return text.String()
 }

@@ -105,7 +105,7 @@ func (m *model) checkConflicts(t *rapid.T, expected uint64, ops []Op, strict boo
 	}
 	seen := map[string]bool{}
 	for _, op := range ops {
-		heavy := op.Kind == SetHeavy || op.Kind == DeleteHeavy
+		heavy := ofHeavy(op)
 		place, name := "data "+joined(op.Path), op.Path.String()
 		if heavy {
 			place, name = "heavy "+op.Key, op.Key
@@ -158,7 +158,7 @@ func (m *model) floor(heavy bool) uint64 {
 // stands says whether something stands at the place of the operation, or below it.
 func (m *model) stands(op Op) bool {
 	now := m.versions[m.now()]
-	if op.Kind == SetHeavy || op.Kind == DeleteHeavy {
+	if ofHeavy(op) {
 		_, ok := now.heavy[op.Key]
 		return ok
 	}
@@ -170,8 +170,12 @@ func (m *model) stands(op Op) bool {
 	return false
 }
 
+func ofHeavy(op Op) bool {
+	return slices.Contains([]OpKind{SetHeavy, DeleteHeavy, CheckHeavy}, op.Kind)
+}
+
 func related(a, b Op) bool {
-	aHeavy, bHeavy := a.Kind == SetHeavy || a.Kind == DeleteHeavy, b.Kind == SetHeavy || b.Kind == DeleteHeavy
+	aHeavy, bHeavy := ofHeavy(a), ofHeavy(b)
 	if aHeavy || bHeavy {
 		return aHeavy && bHeavy && a.Key == b.Key
 	}

@@ -94,18 +94,18 @@ func modelPath() *rapid.Generator[Path] {
 }
 
 func (m *model) drawOp(t *rapid.T) Op {
-	op := Op{Kind: rapid.SampledFrom([]OpKind{Set, Set, Delete, SetHeavy, SetHeavy, DeleteHeavy}).Draw(t, "kind")}
+	op := Op{Kind: rapid.SampledFrom([]OpKind{Set, Set, Delete, SetHeavy, SetHeavy, DeleteHeavy, Check, CheckHeavy}).Draw(t, "kind")}
 	switch op.Kind {
 	case Set:
 		op.Codec = rapid.Uint8Range(1, 3).Draw(t, "codec")
 		op.Bytes = []byte(rapid.StringMatching(`[xyz]{0,2}`).Draw(t, "bytes"))
 		op.Path = modelPath().Draw(t, "path")
-	case Delete:
+	case Delete, Check:
 		op.Path = modelPath().Draw(t, "path")
 	case SetHeavy:
 		op.Array = rapid.SampledFrom(m.arrays).Draw(t, "array")
 		op.Key = rapid.SampledFrom([]string{"k", "k.1", "l", ""}).Draw(t, "key")
-	case DeleteHeavy:
+	case DeleteHeavy, CheckHeavy:
 		op.Key = rapid.SampledFrom([]string{"k", "k.1", "l", ""}).Draw(t, "key")
 	}
 	return op
@@ -141,7 +141,8 @@ func (m *model) cas(t *rapid.T) {
 		t.Fatalf("CAS: %v", err)
 	}
 	m.checkConflicts(t, expected, ops, strict, lost)
-	if lost != nil || len(ops) == 0 {
+	changing := slices.ContainsFunc(ops, func(op Op) bool { return op.Kind != Check && op.Kind != CheckHeavy })
+	if lost != nil || !changing {
 		if version != now {
 			t.Fatalf("version %d, want %d still", version, now)
 		}
@@ -158,7 +159,9 @@ func (m *model) apply(ops []Op) {
 	before := m.versions[m.now()]
 	next := modelVersion{maps.Clone(before.data), maps.Clone(before.heavy)}
 	for _, op := range ops {
-		m.touches = append(m.touches, modelTouch{op, version})
+		if op.Kind != Check && op.Kind != CheckHeavy {
+			m.touches = append(m.touches, modelTouch{op, version})
+		}
 		switch op.Kind {
 		case SetHeavy:
 			next.heavy[op.Key] = Heavy{op.Array, version}

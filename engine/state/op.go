@@ -27,6 +27,8 @@ const (
 	DeleteHeavy                   // Key is gone; fine when it is absent
 	Set                           // Path is a leaf with Codec and Bytes; what was below it is gone
 	Delete                        // Path and all below it are gone; fine when it is absent
+	CheckHeavy                    // Key stays as it is: a conflict as if it was touched, and nothing else
+	Check                         // the same for Path; the empty one is all data
 )
 
 func (k OpKind) String() string {
@@ -39,6 +41,10 @@ func (k OpKind) String() string {
 		return "set"
 	case Delete:
 		return "delete"
+	case CheckHeavy:
+		return "check heavy"
+	case Check:
+		return "check"
 	}
 	return fmt.Sprintf("OpKind(%d)", uint8(k))
 }
@@ -46,8 +52,8 @@ func (k OpKind) String() string {
 // Op is one change in a CAS.
 type Op struct {
 	Kind  OpKind
-	Path  Path   // Set, Delete
-	Key   string // SetHeavy, DeleteHeavy; taken literally, dots mean nothing
+	Path  Path   // Set, Delete, Check
+	Key   string // SetHeavy, DeleteHeavy, CheckHeavy; taken literally, dots mean nothing
 	Codec uint8  // Set: how Bytes are encoded; the store does not look inside
 	Bytes []byte // Set: kept as they are, so the caller must not change them afterwards
 	Array Held   // SetHeavy
@@ -72,7 +78,19 @@ type change struct {
 	key treeKey
 }
 
-func (c *change) heavy() bool { return c.Kind == SetHeavy || c.Kind == DeleteHeavy }
+func (c *change) heavy() bool {
+	return c.Kind == SetHeavy || c.Kind == DeleteHeavy || c.Kind == CheckHeavy
+}
+
+// onlyChecks: none of them changes anything.
+func onlyChecks(changes []change) bool {
+	for i := range changes {
+		if changes[i].Kind != Check && changes[i].Kind != CheckHeavy {
+			return false
+		}
+	}
+	return true
+}
 
 // target is the place as messages and counts name it.
 func (c *change) target() string {
@@ -96,7 +114,7 @@ func plan(ops []Op) ([]change, error) {
 
 func (c *change) prepare() (problem string) {
 	switch c.Kind {
-	case SetHeavy, DeleteHeavy:
+	case SetHeavy, DeleteHeavy, CheckHeavy:
 		if !utf8.ValidString(c.Key) {
 			return "the key is not valid UTF-8; encode keys as UTF-8"
 		}
@@ -105,11 +123,11 @@ func (c *change) prepare() (problem string) {
 		}
 		c.key.bytes = []byte(c.Key)
 		return ""
-	case Set, Delete:
+	case Set, Delete, Check:
 		c.key = encodePath(c.Path)
 		return c.Path.problem()
 	}
-	return "unknown kind of operation; use Set, Delete, SetHeavy or DeleteHeavy"
+	return "unknown kind of operation; use Set, Delete, Check, SetHeavy, DeleteHeavy or CheckHeavy"
 }
 
 // published lists the arrays that are in the state after the changes: of several

@@ -53,7 +53,7 @@ func (s *Store) Version() uint64 { return s.current.Load().version }
 // *FutureVersionError, an operation that makes no sense an *OpError, a closed
 // store ErrClosed. With an error the version returned is the current one.
 //
-// Without operations it only compares and makes no new version.
+// Without operations, or with checks alone, it only compares and makes no new version.
 func (s *Store) CAS(expected uint64, ops []Op, strict bool) (version uint64, err error) {
 	return s.CASWith(expected, ops, strict, nil)
 }
@@ -72,7 +72,7 @@ func (s *Store) CASWith(expected uint64, ops []Op, strict bool, prepare func(ver
 	if err := seen.admit(expected, changes, strict); err != nil {
 		return s.refuse(seen, err)
 	}
-	if len(changes) == 0 {
+	if onlyChecks(changes) {
 		return seen.version, nil
 	}
 	// Retained before any reader can see them: another commit may replace and

@@ -53,6 +53,8 @@ SET_HEAVY: Final = 1
 DELETE_HEAVY: Final = 2
 SET: Final = 3
 DELETE: Final = 4
+CHECK_HEAVY: Final = 5
+CHECK: Final = 6
 ANY_VERSION: Final = 2**64 - 1
 STRICT: Final = 1
 

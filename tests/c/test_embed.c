@@ -104,6 +104,16 @@ static void state_is_versioned(theus_engine engine) {
   FAILS(THEUS_ECONFLICT, theus_cas(engine, version, &update, 1, 0, NULL, &err));
   CHECK(err.detail != 0);
   OK(theus_release(err.detail));
+  theus_update depends[] = {
+      {.struct_size = sizeof update, .op = THEUS_CHECK, .path = "run"},
+      {.struct_size = sizeof update, .op = THEUS_CHECK_HEAVY, .path = "no such key"},
+      {.struct_size = sizeof update, .op = THEUS_DELETE, .path = "another"},
+  };
+  FAILS(THEUS_ECONFLICT, theus_cas(engine, version, depends, 3, 0, NULL, &err));
+  OK(theus_release(err.detail));
+  uint64_t now = 0;
+  OK(theus_cas(engine, version + 1, depends, 2, 0, &now, &err));
+  CHECK(now == version + 1);
   OK(theus_snapshot(engine, &snap, NULL, &err));
   OK(theus_get_json(snap, "run", &blob, &err));
   OK(theus_blob_data(blob, &text, &length));

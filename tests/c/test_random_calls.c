@@ -78,7 +78,7 @@ static int32_t cas(generator *g, theus_error *err) {
   memset(updates, 0, sizeof updates);
   for (int i = 0; i < 3; i++) {
     updates[i].struct_size = size_of(g, sizeof updates[i]);
-    updates[i].op = (int32_t)draw(g, 6);
+    updates[i].op = (int32_t)draw(g, 8);
     updates[i].path = some_text(g);
     updates[i].codec = (int32_t)draw(g, 6) - 1;
     updates[i].buf = some_handle(g);
