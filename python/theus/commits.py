@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes as c
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from . import _abi as abi
@@ -41,7 +41,13 @@ class Committer:
         return self._handle.value
 
     def commit(
-        self, expected: int | None, data: Mapping[str, Any], heavy: Mapping[str, Any]
+        self,
+        expected: int | None,
+        data: Mapping[str, Any],
+        heavy: Mapping[str, Any],
+        *,
+        read: Iterable[str] = (),
+        read_heavy: Iterable[str] = (),
     ) -> int:
         """Apply all, as one new version, or nothing.
 
@@ -50,6 +56,8 @@ class Committer:
             data: values by dotted path, see `changes_of`.
             heavy: arrays by key. One that is under construction, or published already, is taken
                 as it is; anything else is copied into shared memory once.
+            read: dotted paths that must not have changed either; "": all data.
+            read_heavy: the same of keys.
 
         Returns:
             The new version.
@@ -65,6 +73,8 @@ class Committer:
                 "heavy={'prices': array}"
             )
         arrays = {key: self._shared(key, value) for key, value in heavy.items()}
+        checks = [_check(abi.CHECK, path) for path in read]
+        checks += [_check(abi.CHECK_HEAVY, key) for key in read_heavy]
         heavy_updates = [_heavy_update(key, arrays[key], self.engine) for key in heavy]
         strict = self._strict and expected is not None
         target = abi.ANY_VERSION if expected is None else expected
@@ -72,7 +82,8 @@ class Committer:
         def swap() -> int:
             # Now: what changes_of looks up may change while arrays wait for room.
             updates = [_data_update(change) for change in changes_of(data, self._lookup)]
-            return core().cas(self.engine, target, updates + heavy_updates, strict=strict)
+            every = [*checks, *updates, *heavy_updates]
+            return core().cas(self.engine, target, every, strict=strict)
 
         # A result that was given a small array is copied when it is put under a key.
         version = with_room(self.engine, 0, swap)
@@ -99,6 +110,10 @@ class Committer:
         if isinstance(value, ShmArray) and whole_handle(value, self.engine) is not None:
             return value
         return copy_into_segment(self.engine, key, value)
+
+
+def _check(op: int, path: str) -> abi.Update:
+    return abi.fresh(abi.Update, op=op, path=path.encode())
 
 
 def _data_update(change: Change) -> abi.Update:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
+from copy import deepcopy
 from types import EllipsisType, TracebackType
 from typing import Any, TypeVar
 
 from .calls import Limits
+from .contention import CAS_RETRIES
 from .contracts import ContractViolationError
 from .dispatch import Dispatcher
 from .errors import StatelessnessError, TheusError
+from .frozen import thaw
 from .heavy import Heavy
 from .reaping import reap
 from .running import Running
@@ -21,6 +24,9 @@ from .session import Session
 from .settings import Settings
 from .state import State
 from .stats import stats_of
+from .structures import REPLACE
+from .transactions import Transaction
+from .updates import lookup_in, parse_path
 
 __all__ = ["ContractViolationError", "EngineOptions", "StatelessnessError", "TheusEngine"]
 
@@ -131,6 +137,62 @@ class TheusEngine(Running):
             expected_version, {} if data is None else data, {} if heavy is None else heavy
         )
         return self.state
+
+    def transaction(self, write_timeout_ms: int | None = None) -> Transaction:
+        """Several changes that are committed together, or not at all: a context manager.
+
+        Args:
+            write_timeout_ms: accepted for programs that pass it; nobody waits for a lock here.
+
+        Example:
+            >>> with engine.transaction() as tx:
+            ...     tx.domain.step += 1
+            ...     tx.update(heavy={"curve": curve})
+        """
+        del write_timeout_ms
+        self._session.require_open()
+        return Transaction(self.state, self._session.committer)
+
+    def edit(self) -> Transaction:
+        """The same as `transaction`, under the name that reads better with assignments.
+
+        Example:
+            >>> with engine.edit() as state:
+            ...     state.domain.names.append("x")
+        """
+        return self.transaction()
+
+    def update(self, path: str, fn: Callable[[Any], Any], *, cas_retries: int = CAS_RETRIES) -> Any:
+        """Replace the value at a path by what `fn` makes of it, whoever else changes it meanwhile.
+
+        Args:
+            path: a dotted path in the data.
+            fn: gets a copy of the value, None where there is none, and gives the new one. It is
+                called again after a conflict.
+            cas_retries: how often at most.
+
+        Returns:
+            The new value.
+
+        Raises:
+            ContextError: it lost against others each time.
+            Exception: what `fn` raises; nothing is changed then.
+
+        Example:
+            >>> engine.update("domain.count", lambda n: (n or 0) + 1)
+            1
+        """
+        self._session.require_open()
+        parsed = parse_path(path)
+
+        def attempt() -> Any:
+            state = self.state
+            new = fn(deepcopy(thaw(lookup_in(state.data)(parsed))))
+            whole = REPLACE(new) if isinstance(new, dict) else new
+            self._session.committer.commit(state.version, {path: whole}, {})
+            return new
+
+        return self._session.contention.run(attempt, cas_retries)
 
     # -- processes -----------------------------------------------------------------------------
 

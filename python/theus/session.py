@@ -18,6 +18,7 @@ from . import settings as settings_
 from ._core import Handle, core, is_forked_child
 from .commits import Committer
 from .completions import CompletionThread, LoopQueues, forward_logs
+from .contention import Contention
 from .errors import EngineClosed, TheusError
 from .exiting import end_thread_at_exit
 from .functions import FunctionCache
@@ -50,6 +51,7 @@ class Session:
         self.loops = parts.loops
         self.host_threads = parts.host_threads
         self.worker_threads = parts.worker_threads
+        self.contention = Contention()
         self.committer = Committer(
             parts.handle,
             strict=strict_cas,

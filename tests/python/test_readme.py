@@ -39,9 +39,9 @@ MODULES = {b.module: b.code for b in blocks() if b.module is not None}
 
 
 def test_the_readme_has_programs_to_run() -> None:
-    assert len(PROGRAMS) == 2
+    assert len(PROGRAMS) == 3
     assert list(MODULES) == ["statistics_tasks"]
-    assert [printed for _, printed in PROGRAMS if printed] == ["{'spread': 999000.0}"]
+    assert [printed for _, printed in PROGRAMS if printed] == ["{'spread': 999000.0}", "3"]
 
 
 @pytest.mark.parametrize(("code", "printed"), PROGRAMS)
