@@ -11,11 +11,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from . import tasks
+from .bounds import DOMAIN, Bounds
+from .contention import CAS_RETRIES
 from .context import Domain, Inputs, TaskContext, WorkerInfo
 from .contracts import ProcessContract, contract_of
 from .errors import ContractViolationError
 from .frozen import no_such_name
 from .functions import passes_ctx
+from .host_process import HostRun
 from .local import call_process, logger_name, run_async
 from .outputs import HEAVY, commit_of
 from .session import Session
@@ -123,15 +126,52 @@ class Call:
         """The result of a task that has ended."""
         return self.finish(tasks.outcome(self.session.engine, task))
 
-    def here(self, worker: int = 0) -> Any:
-        """Run it in this thread; an async process gives its coroutine."""
-        state = self.state or self.session.state()
-        make = context_maker(self.session, self.fn, state, self.rng_key, worker)
-        return call_process(self.fn, make, self.args, self.kwargs)
-
     def here_to_the_end(self, worker: int = 0) -> Any:
-        """Run it in this thread, with a loop of its own if it is async, and commit."""
-        return self.finish(run_async(lambda: self.here(worker)))
+        """Run it in this thread, with a loop of its own if it is async, and commit.
+
+        What is not parallel is run again when its commit has lost.
+        """
+        if self.parallel:
+            state, self.state = self.state or self.session.state(), None
+            make = context_maker(self.session, self.fn, state, self.rng_key, worker)
+            return self.finish(
+                run_async(lambda: call_process(self.fn, make, self.args, self.kwargs))
+            )
+
+        def prepare() -> tuple[HostRun, Any]:
+            run = self._begin()
+            with run.explaining():
+                result = run_async(lambda: self._call(run, worker))
+            return run, run.end(self.session.committer, result)
+
+        return self.session.contention.run(prepare, self._commit, CAS_RETRIES)
+
+    async def awaited(self) -> Any:
+        """The same for an async process, on the running loop."""
+
+        async def prepare() -> tuple[HostRun, Any]:
+            run = self._begin()
+            with run.explaining():
+                result = await self._call(run, 0)
+            return run, run.end(self.session.committer, result)
+
+        return await self.session.contention.run_async(prepare, self._commit, CAS_RETRIES)
+
+    def _commit(self, prepared: tuple[HostRun, Any]) -> Any:
+        run, result = prepared
+        return run.commit(self.session.committer, result)
+
+    def _begin(self) -> HostRun:
+        """A run on the version that was checked, or when that has lost on the current one."""
+        state, self.state = self.state, None
+        if state is None:
+            found = _checked_inputs(self.session, self.contract, self.fn, self.args, self.kwargs)
+            state = found or self.session.state()
+        return HostRun(self.name, self.contract, state)
+
+    def _call(self, run: HostRun, worker: int) -> Any:
+        make = context_maker(self.session, self.fn, run.state, self.rng_key, worker, run=run)
+        return call_process(self.fn, make, self.args, self.kwargs)
 
 
 def context_maker(
@@ -141,12 +181,23 @@ def context_maker(
     rng_key: int,
     worker: int,
     item: int | None = None,
+    run: HostRun | None = None,
 ) -> Callable[[Mapping[str, Any]], TaskContext]:
-    """Makes the ctx of a process that runs in this process, from the call's arguments."""
+    """Makes the ctx of a process that runs in this process, from the call's arguments.
+
+    Without a `run` the process can write nothing, as in a worker.
+    """
+    bounds = Bounds(logger_name(fn), contract_of(fn)) if run is None else run.bounds
+
+    def domain(arguments: Mapping[str, Any]) -> Any:
+        if run is not None:
+            return run.domain(arguments)
+        return Domain(arguments, lambda: state.data.get(DOMAIN, {}), bounds)
+
     return lambda arguments: TaskContext(
         input=Inputs(arguments),
-        domain=Domain(arguments, lambda: state.data.get("domain", {})),
-        heavy=state.heavy,
+        domain=domain(arguments),
+        heavy=bounds.heavy(state.heavy),
         state=state,
         log=logging.getLogger(logger_name(fn)),
         worker=WorkerInfo(worker, os.getpid()),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from .errors import ContextError
@@ -13,6 +13,7 @@ from .errors import ContextError
 __all__ = ["CAS_RETRIES", "Contention"]
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 CAS_RETRIES = 100  # after that many losses in a row something else is wrong
 # Who has lost so often goes first.
@@ -33,16 +34,20 @@ class Contention:
         self._changed = threading.Condition()
         self._first: int | None = None  # the thread that goes first; guarded by the condition
 
-    def run(self, attempt: Callable[[], T], retries: int) -> T:
-        """What `attempt` gives; called again after each ContextError, at most `retries` times."""
+    def run(self, prepare: Callable[[], T], commit: Callable[[T], R], retries: int) -> R:
+        """What `commit` makes of what `prepare` gives.
+
+        Both are called again when the commit raises a ContextError, at most `retries` times.
+        """
         me = threading.get_ident()
         lost = 0
         claimed = False
         try:
             while True:
                 claimed = self._turn(me, claim=lost >= _PRIORITY_AFTER) or claimed
+                prepared = prepare()
                 try:
-                    return attempt()
+                    return commit(prepared)
                 except ContextError:
                     if lost == retries:
                         raise
@@ -52,6 +57,26 @@ class Contention:
         finally:
             if claimed:
                 self._done()
+
+    async def run_async(
+        self, prepare: Callable[[], Awaitable[T]], commit: Callable[[T], R], retries: int
+    ) -> R:
+        """The same with a coroutine.
+
+        It never goes first: a thread cannot tell the coroutines that it runs from each other.
+        """
+        import asyncio  # by now its user has imported it
+
+        lost = 0
+        while True:
+            prepared = await prepare()
+            try:
+                return commit(prepared)
+            except ContextError:
+                if lost == retries:
+                    raise
+            lost += 1
+            await asyncio.sleep(_pause(lost))
 
     def _turn(self, me: int, *, claim: bool) -> bool:
         """Wait for who goes first; True: this thread does now, and is to say when it is done."""

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from .arrays import ShmArray
+    from .bounds import Bounds
 
 __all__ = [
     "BaseDomainContext",
@@ -90,25 +91,38 @@ class Domain(Mapping[str, Any]):
     Args:
         arguments: the call's arguments; they win.
         load: gives the mapping below, when it is first needed.
+        bounds: what of that may be read; None: everything.
     """
 
-    __slots__ = ("_arguments", "_below", "_load")
+    __slots__ = ("_arguments", "_below", "_bounds", "_load")
 
-    def __init__(self, arguments: Mapping[str, Any], load: Callable[[], Any]) -> None:
+    def __init__(
+        self,
+        arguments: Mapping[str, Any],
+        load: Callable[[], Any],
+        bounds: Bounds | None = None,
+    ) -> None:
         object.__setattr__(self, "_arguments", arguments)
         object.__setattr__(self, "_load", load)
+        object.__setattr__(self, "_bounds", bounds)
         object.__setattr__(self, "_below", None)
 
     def _stored(self) -> Mapping[str, Any]:
         if self._below is None:
             below = self._load()
-            object.__setattr__(self, "_below", below if isinstance(below, Mapping) else {})
+            if not isinstance(below, Mapping):
+                below = {}
+            elif self._bounds is not None:
+                below = {k: v for k, v in below.items() if self._bounds.may_read_domain(k)}
+            object.__setattr__(self, "_below", below)
         stored: Mapping[str, Any] = self._below
         return stored
 
     def __getitem__(self, name: str) -> Any:
         if name in self._arguments:
             return self._arguments[name]
+        if self._bounds is not None:
+            self._bounds.require_domain(name)
         try:
             return self._stored()[name]
         except KeyError:
@@ -277,7 +291,8 @@ class TaskContext:
     Attributes:
         input: the call's arguments, see `Inputs`.
         heavy: read-only arrays of the task's version, see `HeavyView`.
-        domain: the arguments over ``state.data["domain"]``.
+        domain: the arguments over ``state.data["domain"]``; in a process that is not parallel what
+            its outputs name can be written.
         state: the task's version of the state.
         log: a `logging.Logger`; from a worker its records reach the host.
         worker: which worker this is, see `WorkerInfo`.

@@ -39,7 +39,8 @@ class ProcessContract(NamedTuple):
             that must be there when the process is submitted.
         outputs: state paths that its return value is committed to.
         semantic: what kind of work it is.
-        errors: what it may raise, as names; not checked.
+        errors: what it may raise, as names. Anything else arrives with a note that says which
+            process raised it.
         side_effects: what else it does; not checked.
         parallel: whether it runs in the worker pool rather than in the calling process.
     """
@@ -77,11 +78,14 @@ def process(
     (``@process``) and with arguments.
 
     Args:
-        inputs: names, not data: state paths or call arguments that must be there at submit.
+        inputs: names, not data: state paths or call arguments that must be there at submit. With
+            any, of ``ctx.domain`` and ``ctx.heavy`` nothing else can be read.
         outputs: state paths to which the return value is committed. One: the value. Several: a
-            tuple by position or a dict by path; None in a place skips it.
+            tuple by position or a dict by path; None in a place skips it. What is not parallel may
+            also write them through ``ctx.domain``.
         semantic: a note for readers.
-        errors: what it may raise (names or exception types), a note for readers.
+        errors: what it may raise, names or exception types: it arrives as it is. To anything else
+            a process that is not parallel adds a note of where it comes from.
         side_effects: a note for readers.
         parallel: True: runs in the worker pool. False (default): in the calling process.
 

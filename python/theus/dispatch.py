@@ -69,8 +69,8 @@ class Dispatcher:
         if call.parallel or not is_async(call.fn):
             return await awaiting.await_future(self._on_thread(call), call)
         if call.limits.timeout is None:
-            return call.finish(await call.here())
-        return call.finish(await awaiting.within(call.here(), call))
+            return await call.awaited()
+        return await awaiting.within(call.awaited(), call)
 
     # -- blocking ------------------------------------------------------------------------------
 

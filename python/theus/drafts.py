@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
-from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from typing import Any
 
 from .frozen import FrozenDict, FrozenList, no_such_name, thaw
@@ -30,6 +30,7 @@ class Draft(MutableMapping[str, Any]):
         base: what the snapshot holds here.
         path: where that is.
         reads: gets the paths that are read; None for what is new, on which nothing can depend.
+        guard: is asked before each change of a path, and raises if it must not be.
 
     Example:
         >>> with engine.edit() as state:
@@ -38,19 +39,27 @@ class Draft(MutableMapping[str, Any]):
         ...     del state.domain.old
     """
 
-    __slots__ = ("_base", "_changed", "_path", "_reads")
+    __slots__ = ("_base", "_changed", "_guard", "_path", "_reads")
 
     _base: Mapping[str, Any]
     _changed: dict[str, Any]  # by key: DELETE, a Draft, or a _Value
     _path: Path
     _reads: dict[Path, None] | None
+    _guard: Callable[[Path], None] | None
 
-    def __init__(self, base: Mapping[str, Any], path: Path, reads: dict[Path, None] | None) -> None:
+    def __init__(
+        self,
+        base: Mapping[str, Any],
+        path: Path,
+        reads: dict[Path, None] | None,
+        guard: Callable[[Path], None] | None = None,
+    ) -> None:
         own = object.__setattr__  # ours sets items
         own(self, "_base", base)
         own(self, "_changed", {})
         own(self, "_path", path)
         own(self, "_reads", reads)
+        own(self, "_guard", guard)
 
     # -- reading -------------------------------------------------------------------------------
 
@@ -72,7 +81,7 @@ class Draft(MutableMapping[str, Any]):
     def _writable(self, key: str, value: Any) -> Draft | _Value:
         """What stands for a value of the snapshot: to be written, and not changed yet."""
         if _is_inner(value):
-            return Draft(value, (*self._path, key), self._reads)
+            return Draft(value, (*self._path, key), self._reads, self._guard)
         self._note((key,))
         return _Value(copy.deepcopy(thaw(value)), is_new=False)
 
@@ -131,6 +140,7 @@ class Draft(MutableMapping[str, Any]):
         if value is DELETE:
             self.pop(key, None)
             return
+        self._ask(key)
         self._changed[key] = self._new(key, _plain(value))
 
     def _new(self, key: str, value: Any) -> Draft | _Value:
@@ -140,7 +150,12 @@ class Draft(MutableMapping[str, Any]):
         draft.update(value)
         return draft
 
+    def _ask(self, key: str) -> None:
+        if self._guard is not None:
+            self._guard((*self._path, key))
+
     def __delitem__(self, key: str) -> None:
+        self._ask(key)
         if key not in self:
             raise KeyError(no_such_name(key, self._keys()))
         if key in self._base:
@@ -193,7 +208,8 @@ class Draft(MutableMapping[str, Any]):
                 if _is_inner(node._base.get(key)):
                     node[key]
                 elif make and key not in node._base:  # only what is put there is a change
-                    node._changed[key] = Draft({}, (*node._path, key), node._reads)
+                    place = (*node._path, key)
+                    node._changed[key] = Draft({}, place, node._reads, node._guard)
             found = node._changed.get(key)
             if not isinstance(found, Draft):
                 if not make:

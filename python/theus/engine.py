@@ -185,14 +185,17 @@ class TheusEngine(Running):
         self._session.require_open()
         parsed = parse_path(path)
 
-        def attempt() -> Any:
+        def prepare() -> tuple[int, Any]:
             state = self.state
-            new = fn(deepcopy(thaw(lookup_in(state.data)(parsed))))
+            return state.version, fn(deepcopy(thaw(lookup_in(state.data)(parsed))))
+
+        def commit(prepared: tuple[int, Any]) -> Any:
+            version, new = prepared
             whole = REPLACE(new) if isinstance(new, dict) else new
-            self._session.committer.commit(state.version, {path: whole}, {})
+            self._session.committer.commit(version, {path: whole}, {})
             return new
 
-        return self._session.contention.run(attempt, cas_retries)
+        return self._session.contention.run(prepare, commit, cas_retries)
 
     # -- processes -----------------------------------------------------------------------------
 

@@ -60,6 +60,10 @@ class SnapshotHeavy(HeavyView):
             self._keys = json.loads(core().heavy_keys(self._snap.value))
         return list(self._keys)
 
+    def read_keys(self) -> list[str]:
+        """The keys whose arrays were looked at."""
+        return list(self._found)
+
     def cow(self, key: str) -> np.ndarray[Any, Any]:
         """A private, writable copy."""
         source = self[key]

@@ -9,7 +9,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from .. import functions as host_functions
+from ..bounds import Bounds
 from ..code_hash import code_hash
+from ..contracts import contract_of
 from ..errors import TheusError
 from ..payload import decode
 from . import wire
@@ -26,9 +28,10 @@ class Callee:
     Attributes:
         name: ``module.qualname``, for messages.
         passes_ctx: whether the context is its first argument.
+        bounds: what it may read of the state; None: everything.
     """
 
-    __slots__ = ("_accepts_all", "_fn", "_keywords", "_positional", "name", "passes_ctx")
+    __slots__ = ("_accepts_all", "_fn", "_keywords", "_positional", "bounds", "name", "passes_ctx")
 
     def __init__(self, fn: Callable[..., Any], name: str, passes_ctx: bool) -> None:
         self._fn = fn
@@ -37,6 +40,8 @@ class Callee:
         self._positional: list[str] = []
         self._keywords: set[str] = set()
         self._accepts_all = True
+        bounds = Bounds(name.rpartition(".")[2], contract_of(fn))
+        self.bounds = None if bounds.read_everything else bounds
         if passes_ctx:
             self._read_signature()
 

@@ -133,10 +133,11 @@ class Runner:
         if not callee.passes_ctx:
             return None
         inputs = Inputs(callee.inputs(args, kwargs))
+        bounds = callee.bounds
         return TaskContext(
             input=inputs,
-            domain=Domain(inputs, lambda: self._stored(task, "domain").get("domain")),
-            heavy=heavy,
+            domain=Domain(inputs, lambda: self._stored(task, "domain").get("domain"), bounds),
+            heavy=heavy if bounds is None else bounds.heavy(heavy),
             state=State(task.version, lambda: self._fetch_state(task, ""), heavy),
             log=self._logger(callee.name, task.id),
             worker=self._info,

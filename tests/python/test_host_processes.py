@@ -1,0 +1,346 @@
+"""Processes that are not parallel run in this process: what they may read and write, and how it is
+committed."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import threading
+from typing import Any
+
+import numpy as np
+import pytest
+
+from theus import (
+    ContextError,
+    ContractViolationError,
+    StateUpdate,
+    TheusEngine,
+    process,
+)
+
+BASE = {"domain": {"n": 1, "names": ["a"], "inner": {"x": 1}}, "other": 5}
+
+
+@pytest.fixture
+def engine(engine: TheusEngine) -> TheusEngine:
+    engine.compare_and_swap(0, data=BASE)
+    return engine
+
+
+@process(outputs=["domain.n", "domain.fresh", "domain.names"])
+def count(ctx: Any, by: int = 1) -> None:
+    ctx.domain.n += by
+    ctx.domain["fresh"] = {"a": ctx.domain.n}
+    ctx.domain.fresh.b = [by]
+    ctx.domain.names.append("b")
+
+
+def test_writes_are_committed_at_the_end(engine: TheusEngine) -> None:
+    assert engine.run(count, by=2) is None
+    assert engine.state.version == 2
+    assert engine.state.to_dict() == {
+        "domain": {"n": 3, "names": ["a", "b"], "inner": {"x": 1}, "fresh": {"a": 3, "b": [2]}},
+        "other": 5,
+    }
+    asyncio.run(engine.execute(count, by=1))
+    assert engine.state.domain.n == 4
+
+
+def test_an_async_process_writes_as_well(engine: TheusEngine) -> None:
+    @process(outputs=["domain"])
+    async def slowly(ctx: Any) -> str:
+        ctx.domain.n += 1
+        await asyncio.sleep(0)
+        del ctx.domain.inner
+        return ctx.log.name
+
+    with pytest.raises(ContractViolationError, match="returns a value for 'domain' as well"):
+        asyncio.run(engine.execute(slowly))
+    with pytest.raises(ContractViolationError, match="returns a value for 'domain' as well"):
+        engine.run(slowly)
+    assert engine.state.version == 1
+
+    @process(outputs=["domain"])
+    async def better(ctx: Any) -> None:
+        ctx.domain.n += 1
+        await asyncio.sleep(0)
+        del ctx.domain.inner
+
+    asyncio.run(engine.execute(better))
+    assert engine.state.domain == {"n": 2, "names": ["a"]}
+
+
+def test_what_raises_commits_nothing(engine: TheusEngine) -> None:
+    @process(outputs=["domain.n"], errors=[LookupError])
+    def fails(ctx: Any, kind: type[Exception]) -> None:
+        ctx.domain.n = 7
+        raise kind("on purpose")
+
+    with pytest.raises(KeyError) as declared:
+        engine.run(fails, kind=KeyError)
+    with pytest.raises(ValueError, match="on purpose") as other:
+        asyncio.run(engine.execute(fails, kind=ValueError))
+    assert engine.state.version == 1
+    if sys.version_info >= (3, 11):
+        assert not hasattr(declared.value, "__notes__")
+        assert other.value.__notes__ == [
+            "raised by process 'fails', on version 1 of the state; nothing of it was committed"
+        ]
+
+
+# ---- bounds --------------------------------------------------------------------------------------
+
+
+def test_only_outputs_are_written(engine: TheusEngine) -> None:
+    @process(outputs=["domain.inner.x", "other"])
+    def writes(ctx: Any, what: str) -> None:
+        if what == "inner.x":
+            ctx.domain.inner.x = 5
+        elif what == "inner.y":
+            ctx.domain.inner.y = 5
+        elif what == "inner":
+            ctx.domain.inner = {"x": 5}
+        elif what == "names":
+            ctx.domain.names.append("b")
+        elif what == "deleted":
+            del ctx.domain.n
+
+    for what, path in [
+        ("inner.y", "domain.inner.y"),
+        ("inner", "domain.inner"),
+        ("names", "domain.names"),
+        ("deleted", "domain.n"),
+    ]:
+        with pytest.raises(
+            ContractViolationError,
+            match=rf"process 'writes' writes '{path}', which is not among its outputs \['domain",
+        ):
+            engine.run(writes, what=what)
+    assert engine.state.version == 1
+    with pytest.raises(ContractViolationError, match="returns a value for 'domain.inner.x'"):
+        engine.run(process(outputs=["domain.inner.x"])(write_and_return))
+    engine.run(writes, what="inner.x")
+    assert engine.state.domain.inner.x == 5
+
+
+def write_and_return(ctx: Any) -> int:
+    ctx.domain.inner.x = 5
+    return 6
+
+
+def test_without_outputs_nothing_is_written(engine: TheusEngine) -> None:
+    @process
+    def writes(ctx: Any) -> None:
+        ctx.domain.n = 5
+
+    with pytest.raises(
+        ContractViolationError, match=r"among any outputs. Declare it: @process\(ou"
+    ):
+        engine.run(writes)
+
+    @process
+    def lists(ctx: Any) -> int:
+        ctx.domain.names.append("b")
+        return len(ctx.domain.names)
+
+    with pytest.raises(ContractViolationError, match="writes 'domain.names'"):
+        engine.run(lists)
+    assert engine.state.version == 1
+
+
+@pytest.mark.parametrize("parallel", [False, True])
+def test_only_inputs_are_read(engine: TheusEngine, parallel: bool) -> None:
+    engine.heavy.put("k", [1.0])
+    engine.heavy.put("l", [2.0])
+
+    @process(inputs=["domain.n", "heavy.k", "scale"], parallel=parallel)
+    def reads(ctx: Any, what: str, scale: int) -> Any:
+        if what == "declared":
+            seen = sorted(ctx.domain), list(ctx.heavy), len(ctx.domain)
+            return ctx.domain.n * ctx.domain.scale, float(ctx.heavy.k[0]), seen
+        if what == "domain":
+            return ctx.domain.get("names")
+        if what == "attribute":
+            return ctx.domain.names
+        if what == "cow":
+            return ctx.heavy.cow("l")
+        return ctx.heavy.get("l")
+
+    seen = ["n", "scale", "what"], ["k"], 3
+    assert engine.run(reads, what="declared", scale=3) == (3, 1.0, seen)
+    for what, name, path in [
+        ("domain", r"ctx\.domain\['names'\]", "domain.names"),
+        ("attribute", r"ctx\.domain\['names'\]", "domain.names"),
+        ("heavy", r"ctx\.heavy\['l'\]", "heavy.l"),
+        ("cow", r"ctx\.heavy\['l'\]", "heavy.l"),
+    ]:
+        with pytest.raises(
+            ContractViolationError,
+            match=rf"process '\S*reads' reads {name}, .*Declare it: inputs=\[…, '{path}'\]",
+        ):
+            engine.run(reads, what=what, scale=1)
+
+    @process(inputs=["domain"], parallel=parallel)
+    def whole(ctx: Any) -> Any:
+        return sorted(ctx.domain), ctx.domain.n
+
+    assert engine.run(whole) == (["inner", "n", "names"], 1)
+
+
+def test_an_argument_hides_what_the_state_has(engine: TheusEngine) -> None:
+    @process(outputs=["domain.n"])
+    def writes(ctx: Any, n: int) -> None:
+        assert ctx.domain.n == n
+        ctx.domain.n = 8
+
+    with pytest.raises(ContractViolationError, match="'n' is an argument of this call"):
+        engine.run(writes, n=3)
+
+
+def test_names_and_kinds_that_do_not_fit(engine: TheusEngine) -> None:
+    @process(outputs=["domain"])
+    def asks(ctx: Any, how: str) -> Any:
+        if how == "attribute":
+            return ctx.domain.nmaes
+        if how == "item":
+            return ctx.domain["nmaes"]
+        if how == "method":
+            ctx.domain.items = 3
+        if how == "delete":
+            del ctx.domain.nmaes
+        ctx.domain.x = threading.Lock()
+        return None
+
+    for how, kind in [
+        ("attribute", AttributeError),
+        ("item", KeyError),
+        ("delete", AttributeError),
+    ]:
+        with pytest.raises(kind, match="no 'nmaes' here; did you mean 'names'"):
+            engine.run(asks, how=how)
+    with pytest.raises(AttributeError, match="method of dicts"):
+        engine.run(asks, how="method")
+    with pytest.raises(TypeError, match=r"data\['domain\.x'\]"):
+        engine.run(asks, how="lock")
+    engine.compare_and_swap(1, data={"domain": 5})
+    with pytest.raises(ContractViolationError, match="'domain' is not a dict"):
+        engine.run(asks, how="write")
+
+
+def test_a_domain_that_is_not_there_yet(make_engine: Any) -> None:
+    engine = make_engine(workers=1)
+
+    @process(outputs=["domain"])
+    def begins(ctx: Any) -> None:
+        assert "n" not in ctx.domain
+        assert repr(ctx.domain) == "Domain({})"
+        ctx.domain.n = 1
+
+    engine.run(begins)
+    assert engine.state.to_dict() == {"domain": {"n": 1}}
+
+
+# ---- conflicts -----------------------------------------------------------------------------------
+
+
+def test_a_process_that_has_lost_runs_again(engine: TheusEngine) -> None:
+    versions: list[int] = []
+
+    @process(inputs=["domain.n"], outputs=["domain.n"])
+    def meddled(ctx: Any) -> None:
+        versions.append(ctx.state.version)
+        if len(versions) < 6:
+            engine.compare_and_swap(ctx.state.version, data={"domain.n": 10 * len(versions)})
+        ctx.domain.n += 1
+
+    engine.run(meddled)
+    assert engine.state.domain.n == 51
+    assert versions == [1, 2, 3, 4, 5, 6]
+    versions.clear()
+    asyncio.run(engine.execute(meddled))
+    assert engine.state.domain.n == 51
+
+
+def test_what_it_read_has_changed(engine: TheusEngine) -> None:
+    runs: list[int] = []
+    engine.heavy.put("k", [1.0])
+
+    @process(outputs=["domain.sum"])
+    def adds(ctx: Any) -> None:
+        runs.append(1)
+        total = ctx.domain.n + float(ctx.heavy["k"][0])
+        if len(runs) == 1:
+            engine.compare_and_swap(engine.state.version, data={"domain.n": 10})
+        elif len(runs) == 2:
+            engine.heavy.put("k", [100.0])
+        ctx.domain.sum = total
+
+    engine.run(adds)
+    assert (engine.state.domain.sum, len(runs)) == (110.0, 3)
+
+
+def test_returned_values_run_again_too(engine: TheusEngine) -> None:
+    runs: list[int] = []
+
+    @process(outputs=["other"])
+    def returns(ctx: Any) -> int:
+        runs.append(1)
+        if len(runs) == 1:
+            engine.compare_and_swap(engine.state.version, data={"other": 70})
+        return int(ctx.state.data["other"]) + 1
+
+    assert engine.run(returns) == 71
+    assert engine.state.other == 71
+
+
+def test_a_conflict_of_its_own_is_its_own(engine: TheusEngine) -> None:
+    """It is not the commit that has lost: the exception is for whoever has called the process."""
+    runs: list[int] = []
+
+    @process(outputs=["other"])
+    def loses(ctx: Any, how: str) -> Any:
+        runs.append(1)
+        engine.compare_and_swap(engine.state.version, data={"other": len(runs)})
+        if how == "swap":
+            engine.compare_and_swap(0, data={"other": 1})
+        return StateUpdate("other", 3, assert_version=0)
+
+    for how in ("swap", "assert"):
+        with pytest.raises(ContextError):
+            engine.run(loses, how=how)
+    assert len(runs) == 2
+
+
+def test_increments_of_processes_add_up(engine: TheusEngine) -> None:
+    threads, times = 5, 20
+
+    def work() -> None:
+        for _ in range(times):
+            engine.run(count)
+
+    async def awaited() -> None:
+        await asyncio.gather(*(engine.execute(count) for _ in range(times)))
+
+    workers = [threading.Thread(target=work) for _ in range(threads)]
+    workers.append(threading.Thread(target=lambda: asyncio.run(awaited())))
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert engine.state.domain.n == 1 + (threads + 1) * times
+    assert len(engine.state.domain.names) == 1 + (threads + 1) * times
+
+
+def test_arrays_are_published_with_it(engine: TheusEngine) -> None:
+    @process(outputs=["domain.n", "heavy.made"])
+    def makes(ctx: Any) -> dict[str, Any]:
+        ctx.domain.n = 2
+        array = engine.heavy.alloc("made", 2)
+        array[:] = 4
+        return {"heavy.made": array}
+
+    engine.run(makes)
+    state = engine.state
+    assert (state.version, state.domain.n) == (2, 2)
+    assert np.array_equal(state.heavy["made"], [4, 4])
