@@ -11,10 +11,11 @@ from typing import Any, TypeVar
 
 from .calls import Limits
 from .contention import CAS_RETRIES
-from .contracts import ContractViolationError
+from .contracts import ContractViolationError, contract_of
 from .dispatch import Dispatcher
 from .errors import StatelessnessError, TheusError
 from .frozen import thaw
+from .functions import require_sendable
 from .heavy import Heavy
 from .reaping import reap
 from .running import Running
@@ -211,8 +212,13 @@ class TheusEngine(Running):
 
         Raises:
             TypeError: it has a parameter with the name of an option of `execute`.
+            StatelessnessError: it is to run in workers, and holds something that cannot leave this
+                process.
         """
         self._dispatcher.registry.add(fn, name)
+        contract = contract_of(fn)
+        if contract is None or contract.parallel:
+            require_sendable(fn)
         return fn
 
     def scan_and_register(self, directory: str) -> list[str]:

@@ -32,8 +32,9 @@ from .allocation import with_room
 from .arrays import ShmArray, collecting
 from .code_hash import PLAIN, code_hash
 from .contracts import contract_of
-from .errors import LargeArgumentWarning, StatelessnessWarning
+from .errors import LargeArgumentWarning
 from .host_arrays import ArrayHandle, handles_under
+from .module_state import warn_of_module_state, warn_of_writes
 from .stateless import StrictPickler, used_globals
 
 __all__ = [
@@ -42,6 +43,7 @@ __all__ = [
     "load_by_value",
     "passes_ctx",
     "record_of",
+    "require_sendable",
 ]
 
 # An importable function travels by value as well, in case a worker has another version of its
@@ -99,8 +101,10 @@ def record_of(fn: Callable[..., Any], *, by_value_only: bool = False) -> tuple[A
     """
     name = getattr(fn, "__qualname__", type(fn).__qualname__)
     ctx = passes_ctx(fn)
+    if isinstance(fn, types.FunctionType):
+        warn_of_writes(fn)
     if not by_value_only and isinstance(fn, types.FunctionType) and is_importable(fn):
-        _warn_of_module_state(fn)
+        warn_of_module_state(fn)
         try:
             with _module_by_value(fn):
                 spare = _dump(fn, SPARE_COPY_LIMIT)
@@ -113,6 +117,24 @@ def record_of(fn: Callable[..., Any], *, by_value_only: bool = False) -> tuple[A
     except Exception as failure:
         raise stateless.explain(fn, name, failure) from failure
     return (None, name, code_hash(fn), by_value, ctx)
+
+
+def require_sendable(fn: Callable[..., Any]) -> None:
+    """Find out before it is called whether workers can have a function, without copying anything.
+
+    Raises:
+        StatelessnessError: it holds something that cannot leave this process.
+    """
+    if isinstance(fn, types.FunctionType) and is_importable(fn):
+        warn_of_module_state(fn)
+        return
+    try:
+        StrictPickler(stateless.Sink(), protocol=5, buffer_callback=lambda _: None).dump(fn)
+    except RecursionError:
+        return  # too deep to say
+    except Exception as failure:
+        name = getattr(fn, "__qualname__", type(fn).__qualname__)
+        raise stateless.explain(fn, name, failure) from failure
 
 
 def load_by_value(by_value: Any) -> Callable[..., Any]:
@@ -199,18 +221,6 @@ class _LimitedFile(io.BytesIO):
         if self._limit is not None and self.tell() + len(data) > self._limit:
             raise _TooLarge
         return super().write(data)
-
-
-def _warn_of_module_state(fn: types.FunctionType) -> None:
-    for name, value in used_globals(fn).items():
-        if stateless.bound_to_process(value) is not None:
-            warnings.warn(
-                f"{fn.__qualname__} uses {fn.__module__}.{name}, a {stateless.type_name(value)}: "
-                f"each worker imports {fn.__module__} and has one of its own, which is not the one "
-                "of this process. Make it inside the function to say that this is meant.",
-                StatelessnessWarning,
-                stacklevel=stateless.outside(),
-            )
 
 
 def _warn_of_large_capture(fn: Any, size: int) -> None:

@@ -178,7 +178,8 @@ def test_a_large_capture_is_worth_a_word_and_not_a_spare_copy(
     assert sum(b.raw().nbytes for b in buffers) == array.nbytes
     source = "import numpy as np\ntable = np.ones(1 << 18)\ndef f():\n    return table.sum()\n"
     module = make_module(monkeypatch, tmp_path, "with_table", source)
-    assert record_of(module.f)[3] is None
+    with pytest.warns(LargeArgumentWarning, match="with_table.table, an array of 2,097,152 bytes"):
+        assert record_of(module.f)[3] is None
 
 
 class Counter:
