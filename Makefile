@@ -35,7 +35,7 @@ go_tests := $(call present,tests/neighbour)
 wheel_sources := $(sort $(shell find $(go_dirs) include python/theus tools -type f \
 	\( -name '*.go' -o -name '*.[ch]' -o -name '*.map' -o -name '*.py' -o -name py.typed \) \
 	-not -path 'python/theus/include/*' -not -name '*_test.go' -not -name 'libtheus*') \
-	go.mod go.sum pyproject.toml hatch_build.py LICENSE $(call present,README.md))
+	go.mod go.sum pyproject.toml hatch_build.py LICENSE $(call present,README.md docs/agents.md))
 c_sources = $(call present,include/*.h capi/*.c tests/c/*.c tests/c/*.h)
 python_sources = hatch_build.py python tools $(call present,tests bench examples)
 

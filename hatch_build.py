@@ -51,6 +51,7 @@ class TheusBuildHook(BuildHookInterface):  # type: ignore[type-arg]
         else:
             build_data["force_include"][str(built)] = "theus/libtheus.so"
             build_data["force_include"][str(root / "include/theus.h")] = "theus/include/theus.h"
+            build_data["force_include"][str(root / "docs/agents.md")] = "theus/agents.md"
         build_data["pure_python"] = False
         build_data["tag"] = f"py3-none-{platform_tag(built)}"
 

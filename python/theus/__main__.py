@@ -1,4 +1,4 @@
-"""``python -m theus``: looks at the machine, ends orphans, tells where the C header is."""
+"""``python -m theus``: looks at the machine, ends orphans, shows the guide and the C header."""
 
 from __future__ import annotations
 
@@ -35,6 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "so there is never anything else to sweep. Exit status: 0 no orphan is left, 1 there are.",
     )
     reap.add_argument("--kill", action="store_true", help="end the orphans (SIGKILL)")
+    commands.add_parser("agents", help="print the guide to writing code for this version")
     commands.add_parser("includes", help="print the directory of theus.h, for cc -I")
     commands.add_parser("libs", help="print the path of the shared library, to link with")
     options = parser.parse_args(argv)
@@ -68,7 +69,7 @@ def _reap(*, kill: bool) -> int:
 
 
 def _place(command: str) -> int:
-    found = {"includes": _includes, "libs": _library}[command]()
+    found = {"agents": _guide, "includes": _includes, "libs": _library}[command]()
     if found is None:
         print(
             f"theus {command}: not found beside {Path(__file__).parent}; this is a source tree or "
@@ -76,8 +77,14 @@ def _place(command: str) -> int:
             file=sys.stderr,
         )
         return 1
-    print(found)
+    print(found.read_text(encoding="utf-8") if command == "agents" else found)
     return 0
+
+
+def _guide() -> Path | None:
+    here = Path(__file__).resolve().parent
+    candidates = (here / "agents.md", here.parent.parent / "docs" / "agents.md")
+    return next((c for c in candidates if c.is_file()), None)
 
 
 def _includes() -> Path | None:
