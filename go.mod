@@ -3,6 +3,7 @@ module github.com/theus-project/theus-go
 go 1.26.0
 
 require (
+	github.com/anishathalye/porcupine v1.3.1
 	github.com/hashicorp/go-immutable-radix/v2 v2.1.0
 	github.com/stretchr/testify v1.12.1
 	go.uber.org/goleak v1.3.0
