@@ -24,7 +24,8 @@ class Bounds:
 
     Without `inputs` it may read everything. With them it reads its arguments, and of the state
     what they name: ``ctx.domain.rate`` by ``"domain.rate"``, or by ``"domain"`` as a whole;
-    ``ctx.heavy`` by ``"heavy.<key>"``. It may write what its `outputs` name.
+    ``ctx.heavy`` by ``"heavy.<key>"``. Of a longer path the first name below the domain counts. It
+    may write what its `outputs` name, and read that as well.
 
     Args:
         name: of the process.
@@ -47,7 +48,18 @@ class Bounds:
         return not self._inputs
 
     def may_read_domain(self, name: str) -> bool:
-        return self._reads_domain or name in self._domain
+        """Whether ``ctx.domain[name]`` is among the inputs, or on the way to an output."""
+        return self._reads_domain or name in self._domain or self.may_write((DOMAIN, name))
+
+    def may_write(self, path: tuple[str, ...]) -> bool:
+        """Whether a path of the data, or something below it, is among the outputs."""
+        return any(
+            path[: len(output)] == output or output[: len(path)] == path for output in self._writes
+        )
+
+    def may_replace(self, path: tuple[str, ...]) -> bool:
+        """Whether a path of the data as a whole is among the outputs."""
+        return any(path[: len(output)] == output for output in self._writes)
 
     def require_domain(self, name: str) -> None:
         """Raise ContractViolationError if ``ctx.domain[name]`` is not among the inputs."""
@@ -62,9 +74,9 @@ class Bounds:
         if not self.may_read_heavy(key):
             raise self._undeclared(f"ctx.heavy[{key!r}]", f"heavy.{key}")
 
-    def require_output(self, path: tuple[str, ...]) -> None:
+    def require_write(self, path: tuple[str, ...]) -> None:
         """Raise ContractViolationError if a path of the data is not among the outputs."""
-        if any(path[: len(output)] == output for output in self._writes):
+        if self.may_replace(path):
             return
         text = join_path(path)
         declared = f"its outputs {list(self._outputs)}" if self._outputs else "any outputs"

@@ -15,7 +15,7 @@ from .bounds import DOMAIN, Bounds
 from .contention import CAS_RETRIES
 from .context import Domain, Inputs, TaskContext, WorkerInfo
 from .contracts import ProcessContract, contract_of
-from .errors import ContractViolationError
+from .errors import ContextError, ContractViolationError
 from .frozen import no_such_name
 from .functions import passes_ctx
 from .host_process import HostRun
@@ -140,22 +140,29 @@ class Call:
 
         def prepare() -> tuple[HostRun, Any]:
             run = self._begin()
-            with run.explaining():
+            with run.running():
                 result = run_async(lambda: self._call(run, worker))
             return run, run.end(self.session.committer, result)
 
-        return self.session.contention.run(prepare, self._commit, CAS_RETRIES)
+        return self.session.contention.run(
+            prepare, self._commit, CAS_RETRIES, self._outputs(), _has_lost_to_itself
+        )
 
     async def awaited(self) -> Any:
         """The same for an async process, on the running loop."""
 
         async def prepare() -> tuple[HostRun, Any]:
             run = self._begin()
-            with run.explaining():
+            with run.running():
                 result = await self._call(run, 0)
             return run, run.end(self.session.committer, result)
 
-        return await self.session.contention.run_async(prepare, self._commit, CAS_RETRIES)
+        return await self.session.contention.run_async(
+            prepare, self._commit, CAS_RETRIES, self._outputs(), _has_lost_to_itself
+        )
+
+    def _outputs(self) -> Sequence[str]:
+        return () if self.contract is None else self.contract.outputs
 
     def _commit(self, prepared: tuple[HostRun, Any]) -> Any:
         run, result = prepared
@@ -172,6 +179,10 @@ class Call:
     def _call(self, run: HostRun, worker: int) -> Any:
         make = context_maker(self.session, self.fn, run.state, self.rng_key, worker, run=run)
         return call_process(self.fn, make, self.args, self.kwargs)
+
+
+def _has_lost_to_itself(prepared: tuple[HostRun, Any], lost: ContextError) -> bool:
+    return prepared[0].has_lost_to_itself(lost)
 
 
 def context_maker(

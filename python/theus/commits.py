@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import ctypes as c
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -16,7 +17,12 @@ from .stateless import type_name
 from .structures import DELETE
 from .updates import Change, c_text, changes_of
 
-__all__ = ["Committer"]
+__all__ = ["Committer", "own_versions"]
+
+own_versions: contextvars.ContextVar[list[int] | None] = contextvars.ContextVar(
+    "theus_own_versions", default=None
+)
+"""Gets the versions that are committed meanwhile, by whatever a process of the host calls."""
 
 
 class Committer:
@@ -87,6 +93,9 @@ class Committer:
 
         # A result that was given a small array is copied when it is put under a key.
         version = with_room(self.engine, 0, swap)
+        own = own_versions.get()
+        if own is not None:
+            own.append(version)
         for key, array in arrays.items():
             if array is not None:
                 mark_published(array, key, version)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextvars
 import random
 import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import TypeVar
 
 from .errors import ContextError
@@ -18,83 +19,160 @@ R = TypeVar("R")
 CAS_RETRIES = 100  # after that many losses in a row something else is wrong
 # Who has lost so often goes first.
 _PRIORITY_AFTER = 3
-# Seconds that others wait for one that goes first: it may be stuck in code of the user's.
-_COURTESY = 1.0
 _FIRST_PAUSE = 0.0002
 _LONGEST_PAUSE = 0.05
+# Others let who goes first have twice the time of its last try, within these bounds in seconds: it
+# may be stuck in code of the user's.
+_LEAST_COURTESY = 0.05
+_MOST_COURTESY = 10.0
+_LOOK = 0.005  # how often a coroutine looks whether it may go on
+
+_own_turns: contextvars.ContextVar[tuple[_Turn, ...]] = contextvars.ContextVar(
+    "theus_turns", default=()
+)
+
+
+class _Turn:
+    """One change that is tried until it is committed."""
+
+    def __init__(self, paths: Iterable[str]) -> None:
+        self.paths = tuple(paths)  # that it touches, as far as that is known before; none: any
+        self.lost = 0
+        self.took = 0.0  # the last try, in seconds
+
+    @property
+    def courtesy(self) -> float:
+        return min(_MOST_COURTESY, max(_LEAST_COURTESY, 2 * self.took))
+
+    def meets(self, other: _Turn) -> bool:
+        """Whether both may touch the same."""
+        if not self.paths or not other.paths:
+            return True
+        return any(
+            f"{one}.".startswith(f"{two}.") or f"{two}.".startswith(f"{one}.")
+            for one in self.paths
+            for two in other.paths
+        )
 
 
 class Contention:
-    """The turns of threads that change the state of one engine, and try again until they have.
+    """The turns of those in this process who change the state of one engine until they have.
 
     A plain compare_and_swap knows nothing of it: it is tried once.
     """
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._first: int | None = None  # the thread that goes first; guarded by the condition
+        self._first: _Turn | None = None  # who goes first; guarded by the condition
 
-    def run(self, prepare: Callable[[], T], commit: Callable[[T], R], retries: int) -> R:
+    def run(
+        self,
+        prepare: Callable[[], T],
+        commit: Callable[[T], R],
+        retries: int,
+        paths: Iterable[str] = (),
+        hopeless: Callable[[T, ContextError], bool] = lambda *_: False,
+    ) -> R:
         """What `commit` makes of what `prepare` gives.
 
         Both are called again when the commit raises a ContextError, at most `retries` times.
+
+        Args:
+            paths: what it touches, as far as that is known; none: anything.
+            hopeless: whether it would lose again for the same reason.
         """
-        me = threading.get_ident()
-        lost = 0
-        claimed = False
+        turn = _Turn(paths)
         try:
             while True:
-                claimed = self._turn(me, claim=lost >= _PRIORITY_AFTER) or claimed
-                prepared = prepare()
+                with self._changed:
+                    first = self._in_the_way(turn)
+                    if first is not None:
+                        self._wait_for(first)
+                    self._claim(turn)
+                began = time.monotonic()
+                token = _own_turns.set((*_own_turns.get(), turn))
+                try:
+                    prepared = prepare()
+                finally:
+                    _own_turns.reset(token)
                 try:
                     return commit(prepared)
-                except ContextError:
-                    if lost == retries:
+                except ContextError as lost:
+                    if turn.lost >= retries or hopeless(prepared, lost):
                         raise
-                lost += 1
-                if not claimed:
-                    time.sleep(_pause(lost))
+                    turn.lost += 1
+                    turn.took = time.monotonic() - began
+                time.sleep(self._pause(turn))
         finally:
-            if claimed:
-                self._done()
+            self._done(turn)
 
     async def run_async(
-        self, prepare: Callable[[], Awaitable[T]], commit: Callable[[T], R], retries: int
+        self,
+        prepare: Callable[[], Awaitable[T]],
+        commit: Callable[[T], R],
+        retries: int,
+        paths: Iterable[str] = (),
+        hopeless: Callable[[T, ContextError], bool] = lambda *_: False,
     ) -> R:
-        """The same with a coroutine.
-
-        It never goes first: a thread cannot tell the coroutines that it runs from each other.
-        """
+        """The same with a coroutine."""
         import asyncio  # by now its user has imported it
 
-        lost = 0
+        turn = _Turn(paths)
+        try:
+            while True:
+                await self._let_pass(turn, asyncio.sleep)
+                began = time.monotonic()
+                token = _own_turns.set((*_own_turns.get(), turn))
+                try:
+                    prepared = await prepare()
+                finally:
+                    _own_turns.reset(token)
+                try:
+                    return commit(prepared)
+                except ContextError as lost:
+                    if turn.lost >= retries or hopeless(prepared, lost):
+                        raise
+                    turn.lost += 1
+                    turn.took = time.monotonic() - began
+                await asyncio.sleep(self._pause(turn))
+        finally:
+            self._done(turn)
+
+    async def _let_pass(self, turn: _Turn, sleep: Callable[[float], Awaitable[None]]) -> None:
+        """Wait for who goes first without holding up the loop, which may be what that needs."""
+        waited = 0.0
         while True:
-            prepared = await prepare()
-            try:
-                return commit(prepared)
-            except ContextError:
-                if lost == retries:
-                    raise
-            lost += 1
-            await asyncio.sleep(_pause(lost))
+            with self._changed:
+                first = self._in_the_way(turn)
+                if first is None or waited >= first.courtesy:
+                    self._claim(turn)
+                    return
+            await sleep(_LOOK)
+            waited += _LOOK
 
-    def _turn(self, me: int, *, claim: bool) -> bool:
-        """Wait for who goes first; True: this thread does now, and is to say when it is done."""
+    def _in_the_way(self, turn: _Turn) -> _Turn | None:
+        """Who goes first, if it is somebody else, and not one that this change is a part of."""
+        first = self._first
+        if first is None or first is turn or first in _own_turns.get() or not first.meets(turn):
+            return None
+        return first
+
+    def _wait_for(self, first: _Turn) -> None:
+        self._changed.wait_for(lambda: self._first is not first, first.courtesy)
+
+    def _claim(self, turn: _Turn) -> None:
+        if self._first is None and turn.lost >= _PRIORITY_AFTER:
+            self._first = turn
+
+    def _pause(self, turn: _Turn) -> float:
+        """Seconds before the next try: longer each time, and not the same for all who lost."""
+        if self._first is turn:
+            return 0.0
+        longest = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** min(turn.lost, 20))
+        return random.uniform(0.5, 1.0) * longest
+
+    def _done(self, turn: _Turn) -> None:
         with self._changed:
-            if self._first == me:
-                return False  # a change within a change
-            self._changed.wait_for(lambda: self._first is None, _COURTESY)
-            if not claim or self._first is not None:
-                return False
-            self._first = me
-            return True
-
-    def _done(self) -> None:
-        with self._changed:
-            self._first = None
-            self._changed.notify_all()
-
-
-def _pause(lost: int) -> float:
-    """Seconds before the next try: longer each time, and not the same for all who lost together."""
-    return random.uniform(0.5, 1.0) * min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0**lost)
+            if self._first is turn:
+                self._first = None
+                self._changed.notify_all()

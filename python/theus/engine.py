@@ -27,7 +27,7 @@ from .state import State
 from .stats import stats_of
 from .structures import REPLACE
 from .transactions import Transaction
-from .updates import lookup_in, parse_path
+from .updates import parse_path
 
 __all__ = ["ContractViolationError", "EngineOptions", "StatelessnessError", "TheusEngine"]
 
@@ -170,7 +170,7 @@ class TheusEngine(Running):
             path: a dotted path in the data.
             fn: gets a copy of the value, None where there is none, and gives the new one. It is
                 called again after a conflict.
-            cas_retries: how often at most.
+            cas_retries: how often at most. In a coroutine the loop waits along.
 
         Returns:
             The new value.
@@ -187,8 +187,8 @@ class TheusEngine(Running):
         parsed = parse_path(path)
 
         def prepare() -> tuple[int, Any]:
-            state = self.state
-            return state.version, fn(deepcopy(thaw(lookup_in(state.data)(parsed))))
+            version, value = self._session.value_at(path, parsed)
+            return version, fn(deepcopy(thaw(value)))
 
         def commit(prepared: tuple[int, Any]) -> Any:
             version, new = prepared
@@ -196,7 +196,7 @@ class TheusEngine(Running):
             self._session.committer.commit(version, {path: whole}, {})
             return new
 
-        return self._session.contention.run(prepare, commit, cas_retries)
+        return self._session.contention.run(prepare, commit, cas_retries, [path])
 
     # -- processes -----------------------------------------------------------------------------
 

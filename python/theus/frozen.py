@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterable
 from typing import Any, NoReturn
 
-__all__ = ["FrozenDict", "FrozenList", "freeze", "thaw"]
+__all__ = ["FrozenDict", "FrozenLeaf", "FrozenList", "freeze", "thaw"]
 
 
 class FrozenDict(dict[Any, Any]):
@@ -65,6 +65,12 @@ class FrozenDict(dict[Any, Any]):
 
     def __reduce__(self) -> Any:
         return dict, (dict(self),)
+
+
+class FrozenLeaf(FrozenDict):
+    """A dict that is one value of the state, and no inner part of it: it changes as a whole."""
+
+    __slots__ = ()
 
 
 class FrozenList(list[Any]):

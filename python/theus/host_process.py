@@ -7,19 +7,20 @@ from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any
 
 from .bounds import DOMAIN, Bounds
+from .commits import Committer, own_versions
 from .contracts import ProcessContract
-from .drafts import Draft
-from .errors import ContractViolationError
-from .frozen import no_such_name
+from .drafts import Draft, MissingName
+from .errors import ContextError, ContractViolationError
 from .outputs import Commit, commit_of
 from .structures import StateUpdate
-from .updates import join_path, parse_path
+from .updates import join_path, outermost, parse_path
 
 if TYPE_CHECKING:
-    from .commits import Committer
     from .state import State
 
 __all__ = ["HostRun", "WritableDomain"]
+
+_ABSENT = object()
 
 
 class HostRun:
@@ -38,6 +39,7 @@ class HostRun:
         self._contract = contract
         self._draft: Draft | None = None
         self._ended = False
+        self._own: list[int] = []  # versions that were committed by what it called
 
     def domain(self, arguments: Mapping[str, Any]) -> WritableDomain:
         """What ``ctx.domain`` is."""
@@ -45,33 +47,58 @@ class HostRun:
 
     def _root(self) -> Draft:
         if self._draft is None:
-            self._draft = Draft(self.state.data, (), {}, self.bounds.require_output)
+            self._draft = Draft(self.state.data, (), {}, self)
         return self._draft
 
+    # -- what may be written, for the draft ----------------------------------------------------
+
+    def may_write(self, path: tuple[str, ...]) -> bool:
+        """Whether something at or below a path is among the outputs."""
+        return self.bounds.may_write(path)
+
+    def may_replace(self, path: tuple[str, ...]) -> bool:
+        """Whether a path as a whole is."""
+        return self.bounds.may_replace(path)
+
+    def require_write(self, path: tuple[str, ...]) -> None:
+        """Raise if a path must not be changed, or not any more."""
+        if self._ended:
+            raise RuntimeError(f"process {self._name!r} has ended; its ctx.domain takes no writes")
+        self.bounds.require_write(path)
+
+    # -- running and committing ----------------------------------------------------------------
+
     @contextlib.contextmanager
-    def explaining(self) -> Iterator[None]:
-        """Add to an exception where it comes from, unless the contract declares it."""
+    def running(self) -> Iterator[None]:
+        """While its code runs: exceptions get a note of where they come from, unless the contract
+        declares them, and what is committed meanwhile counts as its own."""
+        token = own_versions.set(self._own)
         try:
             yield
         except Exception as error:
             names = {kind.__name__ for kind in type(error).__mro__}
             declared = () if self._contract is None else self._contract.errors
-            if not names.intersection(declared) and hasattr(error, "add_note"):  # Python 3.11
-                error.add_note(
+            if not names.intersection(declared):
+                _note(
+                    error,
                     f"raised by process {self._name!r}, on version {self.state.version} of the "
-                    "state; nothing of it was committed"
+                    "state; nothing that it returns or writes to ctx.domain was committed",
                 )
             raise
+        finally:
+            own_versions.reset(token)
 
     def end(self, committer: Committer, result: Any) -> Any:
         """Take its result; what names its version itself is committed now, and never again."""
         if isinstance(result, StateUpdate) and result.assert_version is not None:
             self.commit(committer, result)
-            self._ended = True
         return result
 
     def commit(self, committer: Committer, result: Any) -> Any:
         """Commit what it wrote and returned; gives the result.
+
+        If it has used ``ctx.domain``, that stands on what was read there and of arrays. Else it is
+        applied to whatever is current, as what a worker returns.
 
         Raises:
             ContextError: somebody else changed the same, or what it read for that.
@@ -81,21 +108,35 @@ class HostRun:
             return result
         returned = commit_of(self._name, self._contract, result)
         written = {} if self._draft is None else self._draft.changes()
+        reads = [] if self._draft is None else outermost(self._draft._reads or ())
         for path in written:  # lists change in place, where nobody is asked
-            self.bounds.require_output(parse_path(path))
-        if not written and isinstance(result, StateUpdate):
+            self.bounds.require_write(parse_path(path))
+        self._require_once(written, returned)
+        if not written and not reads:
             committer.apply(returned)
         elif written or returned:
-            self._require_once(written, returned)
             expected = self.state.version if returned.expected is None else returned.expected
             committer.commit(
                 expected,
                 {**written, **returned.data},
                 returned.heavy,
-                read=[] if self._draft is None else map(join_path, self._draft._reads or ()),
+                read=map(join_path, reads),
                 read_heavy=self.state.heavy.read_keys(),
             )
+        self._ended = True
         return result
+
+    def has_lost_to_itself(self, lost: ContextError) -> bool:
+        """Whether nobody but itself has changed what it read: it would lose again."""
+        if not lost.conflicts or any(c.changed_at not in self._own for c in lost.conflicts):
+            return False
+        _note(
+            lost,
+            f"process {self._name!r} has changed this itself while it ran, by a commit of its own "
+            "or of a process that it called. Read what it needs before, or write it by ctx.domain "
+            "alone.",
+        )
+        return True
 
     def _require_once(self, written: Mapping[str, Any], returned: Commit) -> None:
         for path in written:
@@ -106,6 +147,11 @@ class HostRun:
                         f"returns a value for {other!r} as well. Do one of them: return None, or "
                         "do not write."
                     )
+
+
+def _note(error: BaseException, text: str) -> None:
+    if hasattr(error, "add_note") and text not in getattr(error, "__notes__", ()):  # Python 3.11
+        error.add_note(text)
 
 
 class WritableDomain(MutableMapping[str, Any]):
@@ -135,55 +181,85 @@ class WritableDomain(MutableMapping[str, Any]):
         root = self._root()
         found = root._inner([DOMAIN], make=False)
         if found is None:
-            root._note((DOMAIN,))
+            root._note(DOMAIN)
             return {}
         return found
 
-    def __getitem__(self, name: str) -> Any:
+    def get(self, name: str, default: Any = None) -> Any:
+        """The argument or value, or `default` where there is none."""
         if name in self._arguments:
             return self._arguments[name]
         self._bounds.require_domain(name)
-        try:
-            return self._stored()[name]
-        except KeyError:
-            raise KeyError(f"ctx.domain: {no_such_name(name, self)}") from None
+        return self._stored().get(name, default)
+
+    def __contains__(self, name: object) -> bool:
+        if name in self._arguments:
+            return True
+        if not isinstance(name, str):
+            return False
+        self._bounds.require_domain(name)
+        return name in self._stored()
+
+    def __getitem__(self, name: str) -> Any:
+        found = self.get(name, _ABSENT)
+        if found is _ABSENT:
+            raise MissingName(name, self._names(), "ctx.domain: ")
+        return found
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):  # copy and pickle probe for these
             raise AttributeError(name)
-        try:
-            return self[name]
-        except KeyError as missing:
-            raise AttributeError(*missing.args) from None
+        found = self.get(name, _ABSENT)
+        if found is _ABSENT:
+            raise AttributeError(str(MissingName(name, self._names(), "ctx.domain: ")))
+        return found
+
+    def setdefault(self, name: str, default: Any = None) -> Any:
+        """The value; where there is none, `default` is set, and what stands for it is given."""
+        if name not in self:
+            self[name] = default
+        return self[name]
 
     def __setitem__(self, name: str, value: Any) -> None:
-        self._writable(name)[name] = value
+        self._require_own(name)
+        root = self._root()
+        if DOMAIN in root._base and root._inner([DOMAIN], make=False) is None:
+            raise ContractViolationError("ctx.domain: the state's 'domain' is not a dict")
+        root._at([DOMAIN])[name] = value
 
     def __delitem__(self, name: str) -> None:
-        del self._writable(name)[name]
+        self._require_own(name)
+        if name not in self:
+            raise MissingName(name, self._names(), "ctx.domain: ")
+        del self._root()._at([DOMAIN])[name]
 
-    def _writable(self, name: str) -> Draft:
+    def _require_own(self, name: str) -> None:
         if name in self._arguments:
             raise ContractViolationError(
                 f"ctx.domain: {name!r} is an argument of this call, and hides what the state has "
                 "under that name. Call the argument something else to write the state's."
             )
-        self._bounds.require_output((DOMAIN, name))
+        self._root()._ask(DOMAIN, name)
+
+    def _names(self) -> list[str]:
+        """What there is, for messages; nothing is noted as read."""
         root = self._root()
-        if DOMAIN in root._base and root._inner([DOMAIN], make=False) is None:
-            raise ContractViolationError("ctx.domain: the state's 'domain' is not a dict")
-        return root._at([DOMAIN])
+        found = root._inner([DOMAIN], make=False)
+        stored = [] if found is None else found._keys()
+        return [*self._arguments, *(n for n in stored if self._bounds.may_read_domain(n))]
 
     def __setattr__(self, name: str, value: Any) -> None:
         if hasattr(type(self), name):  # reading it would give the method
-            raise AttributeError(f"{name!r} is a method of dicts; write [{name!r}] = … instead")
+            raise AttributeError(
+                f"{name!r} is a name of the dict itself; write [{name!r}] = … instead"
+            )
         self[name] = value
 
     def __delattr__(self, name: str) -> None:
         try:
             del self[name]
         except KeyError as missing:
-            raise AttributeError(*missing.args) from None
+            raise AttributeError(str(missing)) from None
 
     def __iter__(self) -> Iterator[str]:
         stored = [name for name in self._stored() if self._bounds.may_read_domain(name)]

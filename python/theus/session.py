@@ -12,6 +12,7 @@ import itertools
 import os
 import threading
 import weakref
+from typing import Any
 
 from . import exiting
 from . import settings as settings_
@@ -25,7 +26,7 @@ from .functions import FunctionCache
 from .local import DaemonThreads
 from .settings import Settings
 from .snapshot_heavy import SnapshotHeavy
-from .state import State
+from .state import State, decode_state
 from .updates import lookup_in
 from .waiting import SLICE_MS
 
@@ -94,6 +95,16 @@ class Session:
         handle, version = core().snapshot(self.engine)
         snap = Handle(handle)
         return State(version, lambda: core().export(snap.value), SnapshotHeavy(self.engine, snap))
+
+    def value_at(self, path: str, parsed: tuple[str, ...]) -> tuple[int, Any]:
+        """The current version, and what it has at a path; None where there is nothing."""
+        self.require_open()
+        handle, version = core().snapshot(self.engine)
+        try:
+            encoded = core().export(handle, path)
+        finally:
+            core().release(handle)
+        return version, lookup_in(decode_state(encoded))(parsed) if encoded else None
 
     def worker_count(self) -> int:
         """How many calls run at once."""

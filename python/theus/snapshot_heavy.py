@@ -22,12 +22,13 @@ __all__ = ["SnapshotHeavy"]
 class SnapshotHeavy(HeavyView):
     """The arrays of one version, in the host. Keeps that version readable while it lives."""
 
-    __slots__ = ("_engine", "_found", "_keys", "_snap")
+    __slots__ = ("_engine", "_found", "_keys", "_missed", "_snap")
 
     def __init__(self, engine: int, snap: Handle) -> None:
         self._engine = engine
         self._snap = snap
         self._found: dict[str, ShmArray] = {}
+        self._missed: set[str] = set()
         self._keys: list[str] | None = None
 
     @property
@@ -40,7 +41,10 @@ class SnapshotHeavy(HeavyView):
         if array is None:
             try:
                 buf = core().get(self._snap.value, c_text(key, "key"))
-            except (NotFound, ValueError):  # what no key can be is not there
+            except NotFound:
+                self._missed.add(key)
+                return None
+            except ValueError:  # what no key can be is not there
                 return None
             array = self._found[key] = array_of(ArrayHandle(buf, self._engine), key)
         return array
@@ -61,8 +65,8 @@ class SnapshotHeavy(HeavyView):
         return list(self._keys)
 
     def read_keys(self) -> list[str]:
-        """The keys whose arrays were looked at."""
-        return list(self._found)
+        """The keys that were looked at, those without an array included."""
+        return [*self._found, *self._missed]
 
     def cow(self, key: str) -> np.ndarray[Any, Any]:
         """A private, writable copy."""

@@ -8,7 +8,7 @@ import struct
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from .frozen import FrozenDict, FrozenList, freeze, no_such_name
+from .frozen import FrozenDict, FrozenLeaf, FrozenList, freeze, no_such_name
 from .structures import DELETE, REPLACE
 
 __all__ = ["DELETE", "REPLACE", "FrozenDict", "FrozenList", "State", "decode_state"]
@@ -190,8 +190,12 @@ def _place(root: dict[str, Any], path: list[str], value: Any) -> None:
     node[path[-1]] = value
 
 
+def _frozen_leaf(value: Any) -> Any:
+    return FrozenLeaf(freeze(value)) if type(value) is dict else freeze(value)
+
+
 def _frozen_tree(node: dict[str, Any]) -> FrozenDict:
     return FrozenDict(
-        (key, freeze(item.value) if isinstance(item, _Leaf) else _frozen_tree(item))
+        (key, _frozen_leaf(item.value) if isinstance(item, _Leaf) else _frozen_tree(item))
         for key, item in node.items()
     )

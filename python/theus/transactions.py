@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from .drafts import Draft
 from .frozen import no_such_name
 from .structures import DELETE
-from .updates import join_path, parse_path
+from .updates import join_path, outermost, parse_path
 
 if TYPE_CHECKING:
     from .arrays import ShmArray
@@ -19,20 +19,41 @@ if TYPE_CHECKING:
 __all__ = ["HeavyDraft", "Transaction"]
 
 
+class _Open:
+    """Whether a transaction can still be written; says no by an exception."""
+
+    def __init__(self) -> None:
+        self.ended = ""
+
+    def may_write(self, path: tuple[str, ...]) -> bool:
+        return True
+
+    def may_replace(self, path: tuple[str, ...]) -> bool:
+        return True
+
+    def require_write(self, path: tuple[str, ...]) -> None:
+        if self.ended:
+            raise RuntimeError(
+                f"this transaction {self.ended}; take another one: engine.transaction()"
+            )
+
+
 class HeavyDraft(Mapping[str, Any]):
     """The arrays of a transaction: read those of its version, set what it is to publish."""
 
-    __slots__ = ("_changed", "_reads", "_state")
+    __slots__ = ("_changed", "_open", "_reads", "_state")
 
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: State, open_: _Open) -> None:
         self._state = state
+        self._open = open_
         self._changed: dict[str, Any] = {}
         self._reads: dict[str, None] = {}
 
     def __getitem__(self, key: str) -> ShmArray:
         value = self._changed.get(key)
         if value is None:
-            self._reads[key] = None
+            if isinstance(key, str):
+                self._reads[key] = None
             array: ShmArray = self._state.heavy[key]
             return array
         if value is DELETE:
@@ -44,10 +65,12 @@ class HeavyDraft(Mapping[str, Any]):
         """Publish an array under `key` with the commit."""
         if not isinstance(key, str) or not key:
             raise TypeError(f"keys of heavy arrays are strings that are not empty, not {key!r}")
+        self._open.require_write(())
         self._changed[key] = value
 
     def __delitem__(self, key: str) -> None:
         self[key]
+        self._open.require_write(())
         self._changed[key] = DELETE
 
     def __contains__(self, key: object) -> bool:
@@ -71,7 +94,8 @@ class Transaction:
 
     As a context manager it commits when the block ends, and drops everything when an exception
     leaves it. The commit fails if somebody else has changed in between what the transaction
-    changes, or what it has read by `data` or `heavy`. Items and attributes are those of `data`.
+    changes, or what it has read by `data` or `heavy`, but for the list of heavy keys. Items and
+    attributes are those of `data`.
 
     Attributes:
         state: the version that it stands on; what is read there is not checked.
@@ -85,23 +109,23 @@ class Transaction:
         ...     tx.update(data={"domain.log.last": "withdrawn"}, heavy={"curve": array})
     """
 
-    __slots__ = ("_committer", "_ended", "data", "heavy", "state", "version")
+    __slots__ = ("_committer", "_open", "data", "heavy", "state", "version")
 
     def __init__(self, state: State, committer: Committer) -> None:
         own = object.__setattr__  # ours sets items of the data
         own(self, "state", state)
-        own(self, "data", Draft(state.data, (), {}))
-        own(self, "heavy", HeavyDraft(state))
+        own(self, "_open", _Open())
+        own(self, "data", Draft(state.data, (), {}, self._open))
+        own(self, "heavy", HeavyDraft(state, self._open))
         own(self, "version", None)
         own(self, "_committer", committer)
-        own(self, "_ended", "")
 
     state: State
     data: Draft
     heavy: HeavyDraft
     version: int | None
     _committer: Committer
-    _ended: str
+    _open: _Open
 
     def update(
         self, data: Mapping[str, Any] | None = None, heavy: Mapping[str, Any] | None = None
@@ -111,7 +135,7 @@ class Transaction:
         Raises:
             ValueError: a path is empty, or has an empty component.
         """
-        self._require_open()
+        self._open.require_write(())
         for path, value in (data or {}).items():
             self.data.merge(parse_path(path), value)
         for key, value in (heavy or {}).items():
@@ -124,8 +148,8 @@ class Transaction:
             ContextError: somebody else changed the same, or what was read; nothing is changed.
             StatelessnessError: a value cannot leave this process.
         """
-        self._require_open()
-        object.__setattr__(self, "_ended", "was committed")
+        self._open.require_write(())
+        self._open.ended = "has failed to commit"
         data, heavy = self.data.changes(), self.heavy._changed
         if data or heavy:
             object.__setattr__(
@@ -135,18 +159,19 @@ class Transaction:
                     self.state.version,
                     data,
                     heavy,
-                    read=[join_path(path) for path in self.data._reads or ()],
+                    read=[join_path(path) for path in outermost(self.data._reads or ())],
                     read_heavy=list(self.heavy._reads),
                 ),
             )
+        self._open.ended = "was committed"
         return self.version
 
     def discard(self) -> None:
-        """Drop all changes."""
-        object.__setattr__(self, "_ended", "was dropped")
+        """Drop all changes, unless it has ended before."""
+        self._open.ended = self._open.ended or "was dropped"
 
     def __enter__(self) -> Transaction:
-        self._require_open()
+        self._open.require_write(())
         return self
 
     def __exit__(
@@ -157,14 +182,8 @@ class Transaction:
     ) -> None:
         if kind is not None:
             self.discard()
-        elif not self._ended:
+        elif not self._open.ended:
             self.commit()
-
-    def _require_open(self) -> None:
-        if self._ended:
-            raise RuntimeError(
-                f"this transaction {self._ended}; take another one: engine.transaction()"
-            )
 
     # -- the data, as if it were this ----------------------------------------------------------
 
@@ -172,15 +191,19 @@ class Transaction:
         return self.data[key]
 
     def __setitem__(self, key: str, value: Any) -> None:
-        self._require_open()
         self.data[key] = value
 
     def __delitem__(self, key: str) -> None:
-        self._require_open()
         del self.data[key]
 
     def __contains__(self, key: object) -> bool:
         return key in self.data
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.data)
+
+    def __len__(self) -> int:
+        return len(self.data)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.data, name)
@@ -191,9 +214,8 @@ class Transaction:
         self[name] = value
 
     def __delattr__(self, name: str) -> None:
-        self._require_open()
         delattr(self.data, name)
 
     def __repr__(self) -> str:
-        how = self._ended or "is open"
+        how = self._open.ended or "is open"
         return f"<theus.Transaction on version {self.state.version}, which {how}>"

@@ -11,7 +11,7 @@ import io
 import json
 import math
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,7 +22,7 @@ from .errors import LargeArgumentWarning
 from .stateless import StrictPickler
 from .structures import DELETE, REPLACE
 
-__all__ = ["Change", "changes_of", "join_path", "parse_path"]
+__all__ = ["Change", "changes_of", "is_name", "join_path", "outermost", "parse_path", "pickled"]
 
 LARGE = 1 << 20
 
@@ -152,6 +152,32 @@ def _survives_json(value: Any) -> bool:
     if kind is dict and value:
         return all(type(k) is str and _survives_json(v) for k, v in value.items())
     return False
+
+
+def outermost(paths: Iterable[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    """Those of the paths that do not lie below another of them."""
+    every = set(paths)
+    return [p for p in every if not any(p[:n] in every for n in range(len(p)))]
+
+
+def is_name(key: str) -> bool:
+    """Whether something can be under this key: it is not empty, and a C string can hold it."""
+    try:
+        key.encode()
+    except (AttributeError, UnicodeEncodeError):
+        return False
+    return bool(key) and "\0" not in key
+
+
+def pickled(value: Any) -> bytes:
+    """The pickle that the state holds of a value.
+
+    Raises:
+        Exception: it cannot be pickled.
+    """
+    file = io.BytesIO()
+    _LeafPickler(file, protocol=5).dump(value)
+    return file.getvalue()
 
 
 def _pickled(value: Any, place: str) -> bytes:

@@ -11,11 +11,16 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    rule,
+    run_state_machine_as_test,
+)
 
-from theus import DELETE, REPLACE
+from theus import DELETE, REPLACE, TheusEngine
 from theus.drafts import Draft
-from theus.frozen import FrozenDict, freeze
+from theus.frozen import FrozenDict, FrozenLeaf, freeze
 from theus.updates import changes_of, join_path, parse_path
 
 BASE = {"domain": {"n": 1, "names": ["a"], "inner": {"x": 1, "y": 2}}, "other": 5}
@@ -106,7 +111,9 @@ def test_names_that_are_not_there(draft: Draft) -> None:
 
 
 def test_names_that_cannot_be(draft: Draft) -> None:
-    with pytest.raises(AttributeError, match=r"'items' is a method of dicts; write \['items'\]"):
+    with pytest.raises(
+        AttributeError, match=r"'items' is a name of the dict itself; write \['items'\]"
+    ):
         draft.items = 3  # type: ignore[assignment, method-assign]
     draft["items"] = 3
     assert draft.changes() == {"items": 3}
@@ -137,6 +144,73 @@ def test_what_was_read_is_noted() -> None:
         ("domain", "none"),
         ("domain", "inner"),
     ]
+    reads.clear()
+    _ = "inner" in draft.domain
+    draft.gone = 1
+    del draft.gone
+    draft.merge(("ghost",), DELETE)
+    _ = draft.get(""), draft.get("\0"), draft.get("\ud800"), draft.get(3)
+    assert list(reads) == [("domain", "inner"), ("gone",), ("ghost",)]
+
+
+def test_removing_some_depends_on_one_that_stays() -> None:
+    """If somebody else removes that as well, the state would lose the dict."""
+    reads: dict[Any, None] = {}
+    draft = Draft(freeze({"jobs": {"a": 1, "b": 2, "c": 3}}), (), reads)
+    del draft.jobs.a
+    assert draft.changes() == {"jobs.a": DELETE}
+    assert ("jobs", "b") in reads
+
+
+def test_methods_of_dicts_give_what_can_be_written(draft: Draft) -> None:
+    draft.domain.setdefault("m", {})["k"] = 1
+    draft.domain.setdefault("l", []).append(2)
+    draft.domain.setdefault("n", 7)
+    assert draft.domain.pop("inner") == {"x": 1, "y": 2}
+    assert draft.domain.pop("none", 5) == 5
+    with pytest.raises(KeyError, match="no 'none' here"):
+        draft.domain.pop("none")
+    assert draft.domain.to_dict() == {"n": 1, "names": ["a"], "m": {"k": 1}, "l": [2]}
+    draft.domain.clear()
+    assert draft.to_dict() == {"domain": {}, "other": 5}
+
+
+class Lazy:
+    """It changes when it is looked at."""
+
+    def __init__(self) -> None:
+        self.seen = 0
+
+    def __getstate__(self) -> dict[str, Any]:
+        self.seen += 1
+        return dict(self.__dict__)
+
+
+class Stubborn:
+    def __deepcopy__(self, memo: Any) -> Any:
+        raise RuntimeError("there can be only one")
+
+
+def test_objects_that_do_not_stand_still_are_not_written_back() -> None:
+    local = type("Local", (), {"x": 1})
+    draft = Draft(
+        FrozenDict(lazy=Lazy(), stubborn=Stubborn(), code=lambda: 1, local=local()), (), {}
+    )
+    assert [type(value).__name__ for value in draft.values()] == [
+        "Lazy",
+        "Stubborn",
+        "function",
+        "Local",
+    ]
+    assert draft.changes() == {}
+    draft.local.x = 2
+    assert draft.changes()["local"].x == 2
+
+
+def test_a_dict_that_is_one_value_changes_as_a_whole() -> None:
+    draft = Draft(FrozenDict(leaf=FrozenLeaf({"a": 1, "b": 2})), (), {})
+    draft.leaf["a"] += 1
+    assert draft.changes()["leaf"].value == {"a": 2, "b": 2}
 
 
 # ---- against a plain dict ------------------------------------------------------------------------
@@ -240,6 +314,30 @@ class Machine(RuleBasedStateMachine):
 
 TestAgainstAPlainDict = Machine.TestCase
 TestAgainstAPlainDict.settings = settings(max_examples=100, deadline=None)
+
+
+def test_commits_are_what_was_written(engine: TheusEngine) -> None:
+    """The same programs in transactions of a real engine."""
+
+    class Committed(Machine):
+        @initialize(base=TREES)
+        def begin(self, base: dict[str, Any]) -> None:
+            engine.compare_and_swap(engine.state.version, data={"root": REPLACE({"base": base})})
+            self.base = base
+            self.transaction = engine.transaction()
+            self.draft = self.transaction.root.base
+            self.plain = copy.deepcopy(base)
+
+        @rule()
+        def compare(self) -> None:
+            assert self.draft.to_dict() == self.plain
+
+        def teardown(self) -> None:
+            if hasattr(self, "base"):
+                self.transaction.commit()
+                assert engine.state.root.base.to_dict() == self.plain
+
+    run_state_machine_as_test(Committed, settings=settings(max_examples=60, deadline=None))
 
 
 @given(TREES)

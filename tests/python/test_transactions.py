@@ -153,6 +153,13 @@ def test_it_ends_once(engine: TheusEngine) -> None:
         tx.other = 7
         tx.discard()
     assert engine.state.other == 6
+    for late in (
+        lambda: setattr(tx.domain, "n", 1),
+        lambda: tx.heavy.__setitem__("k", [1.0]),
+        lambda: tx.domain.inner.clear(),
+    ):
+        with pytest.raises(RuntimeError, match="take another one"):
+            late()
     with pytest.raises(AttributeError, match="'state' is the transaction's own"):
         engine.transaction().state = 5  # type: ignore[assignment]
     with engine.transaction() as tx:
