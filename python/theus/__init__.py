@@ -32,7 +32,7 @@ require_platform()
 
 if TYPE_CHECKING:
     from .arrays import ShmArray, is_shared
-    from .context import TaskContext
+    from .context import BaseDomainContext, BaseGlobalContext, BaseSystemContext, TaskContext
     from .contracts import ProcessContract, SemanticType, process
     from .engine import TheusEngine
     from .errors import (
@@ -59,6 +59,9 @@ if TYPE_CHECKING:
 __all__ = [
     "DELETE",
     "REPLACE",
+    "BaseDomainContext",
+    "BaseGlobalContext",
+    "BaseSystemContext",
     "Conflict",
     "ContextError",
     "ContractViolationError",
@@ -89,7 +92,7 @@ __all__ = [
 
 _HOMES = {
     "arrays": ("ShmArray", "is_shared"),
-    "context": ("TaskContext",),
+    "context": ("BaseDomainContext", "BaseGlobalContext", "BaseSystemContext", "TaskContext"),
     "contracts": ("ProcessContract", "SemanticType", "process"),
     "engine": ("TheusEngine",),
     "errors": (
@@ -119,7 +122,9 @@ _HOME = {name: module for module, names in _HOMES.items() for name in names}
 def __getattr__(name: str) -> Any:
     module = _HOME.get(name)
     if module is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from .gone import refuse_name
+
+        refuse_name(__name__, name)
     value = getattr(importlib.import_module(f".{module}", __name__), name)
     globals()[name] = value
     return value

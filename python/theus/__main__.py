@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ._version import __version__
+from .gone import COMMANDS
 
 __all__ = ["main"]
 
@@ -38,7 +39,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands.add_parser("agents", help="print the guide to writing code for this version")
     commands.add_parser("includes", help="print the directory of theus.h, for cc -I")
     commands.add_parser("libs", help="print the path of the shared library, to link with")
-    options = parser.parse_args(argv)
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    if arguments and arguments[0] in COMMANDS:
+        print(f"theus {arguments[0]}: {COMMANDS[arguments[0]]}", file=sys.stderr)
+        return 2
+    options = parser.parse_args(arguments)
     if options.command is None:
         parser.print_help()
         return 2

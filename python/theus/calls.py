@@ -36,13 +36,15 @@ class Limits(NamedTuple):
     Attributes:
         timeout: seconds that it may run; None: any.
         retries: how often it is started again after a crash of its worker.
+        cas_retries: how often what is not parallel runs again after its commit has lost.
     """
 
     timeout: float | None = None
     retries: int = 0
+    cas_retries: int = CAS_RETRIES
 
     @classmethod
-    def of(cls, timeout: float | None, retries: int) -> Limits:
+    def of(cls, timeout: float | None, retries: int, cas_retries: int = CAS_RETRIES) -> Limits:
         """Check them.
 
         Raises:
@@ -57,13 +59,14 @@ class Limits(NamedTuple):
             ) from None
         if timeout is not None and not (finite and timeout > 0):
             raise ValueError(f"timeout must be a positive number of seconds, not {timeout!r}")
-        try:
-            operator.index(retries)
-        except TypeError:
-            raise TypeError(f"retries must be a whole number, not {retries!r}") from None
-        if retries < 0:
-            raise ValueError(f"retries must not be negative, but is {retries}")
-        return cls(timeout, retries)
+        for name, number in (("retries", retries), ("cas_retries", cas_retries)):
+            try:
+                operator.index(number)
+            except TypeError:
+                raise TypeError(f"{name} must be a whole number, not {number!r}") from None
+            if number < 0:
+                raise ValueError(f"{name} must not be negative, but is {number}")
+        return cls(timeout, retries, cas_retries)
 
     @property
     def timeout_ms(self) -> int:
@@ -145,7 +148,7 @@ class Call:
             return run, run.end(self.session.committer, result)
 
         return self.session.contention.run(
-            prepare, self._commit, CAS_RETRIES, self._outputs(), _has_lost_to_itself
+            prepare, self._commit, self.limits.cas_retries, self._outputs(), _has_lost_to_itself
         )
 
     async def awaited(self) -> Any:
@@ -158,7 +161,7 @@ class Call:
             return run, run.end(self.session.committer, result)
 
         return await self.session.contention.run_async(
-            prepare, self._commit, CAS_RETRIES, self._outputs(), _has_lost_to_itself
+            prepare, self._commit, self.limits.cas_retries, self._outputs(), _has_lost_to_itself
         )
 
     def _outputs(self) -> Sequence[str]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from .errors import ContractViolationError, TheusError
 from .frozen import no_such_name
+from .gone import CONTEXT, refuse_attribute, refuse_name
 
 if TYPE_CHECKING:
     import logging
@@ -358,6 +359,7 @@ class TaskContext:
         )
 
     def __getattr__(self, name: str) -> NoReturn:
+        refuse_attribute("ctx", name, CONTEXT)
         known = [n for n in dir(type(self)) if not n.startswith("_")]
         raise AttributeError(f"ctx: {no_such_name(name, known)}")
 
@@ -384,6 +386,8 @@ class BaseDomainContext(_Attributes):
     """Base of an engine's working data; seeds ``state.data["domain"]``."""
 
 
+# Dataclasses, so that one that derives from it takes these two as well.
+@dataclass(init=False, repr=False, eq=False)
 class BaseSystemContext(_Attributes):
     """Base of what is given as an engine's context: settings and working data.
 
@@ -392,13 +396,16 @@ class BaseSystemContext(_Attributes):
         domain: the working data.
     """
 
+    global_ctx: Any = None
+    domain: Any = None
+
     def __init__(self, global_ctx: Any = None, domain: Any = None, **attributes: Any) -> None:
         super().__init__(global_ctx=global_ctx, domain=domain, **attributes)
 
 
 def __getattr__(name: str) -> Any:
-    if name == "ShmArray":  # numpy is imported when it is asked for
-        from .arrays import ShmArray
+    if name != "ShmArray":
+        refuse_name(__name__, name)
+    from .arrays import ShmArray  # imports numpy, and so only when it is asked for
 
-        return ShmArray
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return ShmArray

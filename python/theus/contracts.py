@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple, TypeVar, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar, overload
 
 from . import names
 from .errors import ContractViolationError, StatelessnessError
+from .gone import refuse_name
 
 __all__ = [
     "ContractViolationError",
@@ -23,7 +24,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 _ATTRIBUTE = "_pop_contract"
 
 
-class SemanticType(enum.Enum):
+class SemanticType(str, enum.Enum):
     """What kind of work a process does; a note for readers, nothing is checked."""
 
     PURE = "pure"
@@ -156,3 +157,9 @@ def _describe(value: Any) -> str:
     shape = getattr(value, "shape", None)
     suffix = f" of shape {shape}" if isinstance(shape, tuple) else ""
     return f"a {kind.__module__}.{kind.__qualname__}{suffix}"
+
+
+if not TYPE_CHECKING:  # with it a checker takes any name for one that is there
+
+    def __getattr__(name: str) -> NoReturn:
+        refuse_name(__name__, name)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from copy import deepcopy
 from types import EllipsisType, TracebackType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from .calls import Limits
 from .contention import CAS_RETRIES
@@ -16,6 +16,7 @@ from .dispatch import Dispatcher
 from .errors import StatelessnessError, TheusError
 from .frozen import thaw
 from .functions import require_sendable
+from .gone import ENGINE, refuse_attribute, refuse_name, refuse_option, refuse_signal
 from .heavy import Heavy
 from .reaping import reap
 from .running import Running
@@ -75,7 +76,10 @@ class TheusEngine(Running):
         preload: Iterable[str] = ("numpy",),
         seed: int | None = None,
         name: str | None = None,
+        **gone: NoReturn,  # none, but a name that the Rust Theus took is refused with advice
     ) -> None:
+        for option in gone:
+            refuse_option("TheusEngine", option)
         data = data_of(None if isinstance(context, EllipsisType) else context)
         settings = Settings.of(workers=workers, heap=heap, seed=seed, preload=preload, name=name)
         session = Session(settings, strict_cas=strict_cas)
@@ -106,6 +110,8 @@ class TheusEngine(Running):
         expected_version: int,
         data: Mapping[str, Any] | None = None,
         heavy: Mapping[str, Any] | None = None,
+        signal: None = None,
+        requester: str | None = None,
     ) -> State:
         """Change the state, unless somebody else changed the same places in between.
 
@@ -115,6 +121,8 @@ class TheusEngine(Running):
                 key; `theus.DELETE` removes, `theus.REPLACE` replaces a whole subtree.
             heavy: arrays by key, literally. One from ``engine.heavy.alloc`` is published without
                 a copy; any other is copied into shared memory once.
+            signal: not supported.
+            requester: accepted for programs that pass it; nobody is let in before others here.
 
         Returns:
             The state afterwards.
@@ -122,11 +130,14 @@ class TheusEngine(Running):
         Raises:
             ContextError: a conflict; says which paths, and its attributes do too.
             ValueError: `expected_version` lies above the current version.
+            TypeError: `signal` is given.
             StatelessnessError: a value cannot leave this process.
 
         Example:
             >>> state = engine.compare_and_swap(engine.state.version, data={"step": 1})
         """
+        refuse_signal("compare_and_swap", signal)
+        del requester
         if isinstance(expected_version, bool) or not isinstance(expected_version, int):
             raise TypeError(
                 f"expected_version is a number, engine.state.version, not {expected_version!r}"
@@ -238,19 +249,23 @@ class TheusEngine(Running):
             self.register(fn)
         return sorted(fn.__name__ for fn in found)
 
-    async def execute_parallel(self, process: Process, /, **inputs: Any) -> Any:
-        """`execute` in the worker pool, whatever the contract says."""
-        call = self._dispatcher.call(process, (), inputs, self._limits, force_parallel=True)
-        del inputs  # what the task holds alone is what allocations wait for
-        return await self._dispatcher.execute(call)
+    def execute_parallel(self, process: Process, /, *args: Any, **inputs: Any) -> Any:
+        """`run` in the worker pool, whatever the contract says. It blocks: in async code await
+        `execute`.
+        """
+        call = self._dispatcher.call(process, args, inputs, self._limits, force_parallel=True)
+        del args, inputs  # what the task holds alone is what allocations wait for
+        return self._dispatcher.run(call)
 
-    def options(self, *, timeout: float | None = None, retries: int = 0) -> EngineOptions:
+    def options(
+        self, *, timeout: float | None = None, retries: int = 0, cas_retries: int = CAS_RETRIES
+    ) -> EngineOptions:
         """A view of this engine with options set, so that every keyword is the function's.
 
         Example:
             >>> engine.options(timeout=5).run(fetch, timeout="an argument of fetch")
         """
-        return EngineOptions(self, Limits.of(timeout, retries))
+        return EngineOptions(self, Limits.of(timeout, retries, cas_retries))
 
     # -- housekeeping --------------------------------------------------------------------------
 
@@ -341,6 +356,12 @@ class TheusEngine(Running):
         finally:
             self.close()  # also when Ctrl-C, or who cancels, ends the wait
 
+    if not TYPE_CHECKING:  # with it a checker takes any name for one that is there
+
+        def __getattr__(self, name: str) -> NoReturn:
+            refuse_attribute("engine", name, ENGINE)
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
     def __repr__(self) -> str:
         options = self._session.options
         with contextlib.suppress(TheusError):
@@ -384,3 +405,9 @@ class EngineOptions(Running):
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._engine, name)
+
+
+if not TYPE_CHECKING:  # with it a checker takes any name for one that is there
+
+    def __getattr__(name: str) -> NoReturn:
+        refuse_name(__name__, name)

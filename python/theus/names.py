@@ -15,7 +15,7 @@ from typing import Any
 from .errors import UnknownProcess
 
 # Keywords of execute() and run() themselves, which therefore cannot reach a process.
-ENGINE_OPTIONS = ("timeout", "retries")
+ENGINE_OPTIONS = ("timeout", "retries", "cas_retries")
 
 _lock = threading.RLock()
 _decorated: dict[str, dict[str, weakref.ref[Any]]] = {}

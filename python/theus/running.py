@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from .batches import MapResults
 from .calls import Limits
+from .contention import CAS_RETRIES
 from .dispatch import Dispatcher
 from .names import refuse_shadowed_options
 
@@ -22,13 +23,15 @@ class Running:
     _dispatcher: Dispatcher
     _limits: Limits
 
-    def _limited(self, process: Process, timeout: float | None, retries: int) -> Limits:
+    def _limited(
+        self, process: Process, timeout: float | None, retries: int, cas_retries: int
+    ) -> Limits:
         """The options of a call; a process that has parameters of those names is refused."""
-        if timeout is None and not retries:
+        if timeout is None and not retries and cas_retries == CAS_RETRIES:
             return self._limits
         fn = self._dispatcher.function(process)
         refuse_shadowed_options(fn, getattr(fn, "__name__", "?"))
-        return Limits.of(timeout, retries)
+        return Limits.of(timeout, retries, cas_retries)
 
     async def execute(
         self,
@@ -37,6 +40,7 @@ class Running:
         *args: Any,
         timeout: float | None = None,
         retries: int = 0,
+        cas_retries: int = CAS_RETRIES,
         **inputs: Any,
     ) -> Any:
         """Run a process and wait for its result without blocking the event loop.
@@ -50,6 +54,8 @@ class Running:
             timeout: seconds that it may run, not counting the time in the queue. Its worker is
                 ended then, and only that.
             retries: how often to start again when its worker crashes.
+            cas_retries: how often to run again what is not parallel, when somebody else has changed
+                in between what it writes or has read for that.
             **inputs: keyword arguments, also found in ``ctx.input``.
 
         Returns:
@@ -64,7 +70,7 @@ class Running:
         Example:
             >>> total = await engine.execute(total_of, column=3, timeout=10)
         """
-        limits = self._limited(process, timeout, retries)
+        limits = self._limited(process, timeout, retries, cas_retries)
         call = self._dispatcher.call(process, args, inputs, limits)
         del args, inputs  # what the task holds alone is what allocations wait for
         return await self._dispatcher.execute(call)
@@ -76,6 +82,7 @@ class Running:
         *args: Any,
         timeout: float | None = None,
         retries: int = 0,
+        cas_retries: int = CAS_RETRIES,
         **inputs: Any,
     ) -> Any:
         """Run a process and wait for its result in this thread; the same as `execute` otherwise.
@@ -83,7 +90,7 @@ class Running:
         Works without asyncio and also under a running loop, as in a notebook. Ctrl-C ends the
         task.
         """
-        limits = self._limited(process, timeout, retries)
+        limits = self._limited(process, timeout, retries, cas_retries)
         call = self._dispatcher.call(process, args, inputs, limits)
         del args, inputs  # what the task holds alone is what allocations wait for
         return self._dispatcher.run(call)
@@ -95,6 +102,7 @@ class Running:
         *args: Any,
         timeout: float | None = None,
         retries: int = 0,
+        cas_retries: int = CAS_RETRIES,
         **inputs: Any,
     ) -> Future[Any]:
         """Start a process and return a `concurrent.futures.Future`.
@@ -105,7 +113,7 @@ class Running:
             >>> engine.submit(pow, 2, 3).result()
             8
         """
-        limits = self._limited(process, timeout, retries)
+        limits = self._limited(process, timeout, retries, cas_retries)
         return self._dispatcher.submit(self._dispatcher.call(process, args, inputs, limits))
 
     def map(

@@ -57,13 +57,23 @@ def _tree(value: Any) -> Any:
 
 
 def _attributes(value: Any) -> dict[str, Any] | None:
+    if isinstance(value, _BASES):  # may have fields of a dataclass and other attributes
+        return {**_fields(value), **_public(value)}
     if _is_dataclass_instance(value):
-        return {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+        return _fields(value)
     try:
-        attributes = vars(value)
+        return _public(value)
     except TypeError:
         return None
-    return {key: item for key, item in attributes.items() if not key.startswith("_")}
+
+
+def _fields(value: Any) -> dict[str, Any]:
+    names = dataclasses.fields(value) if dataclasses.is_dataclass(value) else ()
+    return {f.name: getattr(value, f.name) for f in names}
+
+
+def _public(value: Any) -> dict[str, Any]:
+    return {key: item for key, item in vars(value).items() if not key.startswith("_")}
 
 
 def _is_dataclass_instance(value: Any) -> bool:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from .frozen import FrozenDict, FrozenLeaf, FrozenList, freeze, no_such_name
+from .gone import STATE, refuse_attribute
 from .structures import DELETE, REPLACE
 
 __all__ = ["DELETE", "REPLACE", "FrozenDict", "FrozenList", "State", "decode_state"]
@@ -83,6 +84,7 @@ class State(Mapping[str, Any]):
         try:
             return data[name]
         except KeyError:
+            refuse_attribute("state", name, STATE)
             known = {*data, "version", "data", "heavy"}
             raise AttributeError(no_such_name(name, known)) from None
 

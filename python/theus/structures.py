@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from .errors import Conflict, ContextError
+from .gone import refuse_name, refuse_signal
 
 if TYPE_CHECKING:
     from .arrays import ShmArray
@@ -88,11 +89,7 @@ class StateUpdate:
         signal: Any = None,
         assert_version: int | None = None,
     ) -> None:
-        if signal is not None:
-            raise TypeError(
-                "StateUpdate(signal=…): theus has no signals. Put the fact into data= and let the "
-                "orchestrator look at it."
-            )
+        refuse_signal("StateUpdate", signal)
         if key is None and val is not None:
             raise TypeError("StateUpdate(val=…) needs key=, the path that the value goes to")
         self.key = key
@@ -110,8 +107,8 @@ class StateUpdate:
 
 
 def __getattr__(name: str) -> Any:
-    if name == "ShmArray":  # numpy is imported when it is asked for, not with the package
-        from .arrays import ShmArray
+    if name != "ShmArray":
+        refuse_name(__name__, name)
+    from .arrays import ShmArray  # imports numpy, and so only when it is asked for
 
-        return ShmArray
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return ShmArray

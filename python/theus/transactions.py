@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from .drafts import Draft
 from .frozen import no_such_name
+from .gone import TRANSACTION, refuse_attribute, refuse_signal
 from .structures import DELETE
 from .updates import join_path, outermost, parse_path
 
@@ -128,13 +129,23 @@ class Transaction:
     _open: _Open
 
     def update(
-        self, data: Mapping[str, Any] | None = None, heavy: Mapping[str, Any] | None = None
+        self,
+        data: Mapping[str, Any] | None = None,
+        heavy: Mapping[str, Any] | None = None,
+        signal: None = None,
     ) -> None:
         """Change what `compare_and_swap` would: values by dotted path, arrays by key.
 
+        Args:
+            data: values by dotted path.
+            heavy: arrays by key.
+            signal: not supported.
+
         Raises:
+            TypeError: `signal` is given.
             ValueError: a path is empty, or has an empty component.
         """
+        refuse_signal("update", signal)
         self._open.require_write(())
         for path, value in (data or {}).items():
             self.data.merge(parse_path(path), value)
@@ -206,7 +217,11 @@ class Transaction:
         return len(self.data)
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self.data, name)
+        try:
+            return getattr(self.data, name)
+        except AttributeError:
+            refuse_attribute("transaction", name, TRANSACTION)
+            raise
 
     def __setattr__(self, name: str, value: Any) -> None:
         if hasattr(type(self), name):

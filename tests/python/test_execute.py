@@ -90,7 +90,7 @@ def test_other_processes_run_in_the_host(engine: TheusEngine) -> None:
     async def main() -> None:
         assert await engine.execute(in_the_host, a=2) == (4, os.getpid())
         assert await engine.execute(async_in_the_host, a=2) == (2, threading.get_ident())
-        assert (await engine.execute_parallel("in_the_host", a=2))[1] != os.getpid()
+        assert engine.execute_parallel("in_the_host", a=2)[1] != os.getpid()
         assert engine.run(async_in_the_host, a=3)[0] == 3, "also under a running loop"
 
     asyncio.run(main())

@@ -61,7 +61,7 @@ ENTRIES = [
     "engine.submit(pow, 2, 3)",
     "list(engine.map(pow, [2], [3]))",
     "asyncio.run(engine.execute(pow, 2, 3))",
-    "asyncio.run(engine.execute_parallel('nobody'))",
+    "engine.execute_parallel('nobody')",
     "engine.options(timeout=3).run(pow, 2, 3)",
     "engine.stats()",
     "engine.reap()",
