@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ._version import __version__
-from .gone import COMMANDS
+from .gone import COMMANDS, gone_text
 
 __all__ = ["main"]
 
@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands.add_parser("libs", help="print the path of the shared library, to link with")
     arguments = sys.argv[1:] if argv is None else list(argv)
     if arguments and arguments[0] in COMMANDS:
-        print(f"theus {arguments[0]}: {COMMANDS[arguments[0]]}", file=sys.stderr)
+        print(gone_text(f"theus {arguments[0]}", COMMANDS[arguments[0]]), file=sys.stderr)
         return 2
     options = parser.parse_args(arguments)
     if options.command is None:

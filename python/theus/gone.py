@@ -18,6 +18,7 @@ __all__ = [
     "OPTIONS",
     "STATE",
     "TRANSACTION",
+    "gone_text",
     "refuse_attribute",
     "refuse_module",
     "refuse_name",
@@ -174,7 +175,7 @@ def refuse_name(module: str, name: str) -> NoReturn:
         AttributeError: it was never there.
     """
     if name in NAMES:
-        raise ImportError(_text(f"{module}.{name}", NAMES[name]), name=module)
+        raise ImportError(gone_text(f"{module}.{name}", NAMES[name]), name=module)
     raise AttributeError(f"module {module!r} has no attribute {name!r}")
 
 
@@ -184,7 +185,7 @@ def refuse_module(module: str) -> NoReturn:
     Raises:
         ModuleNotFoundError: always.
     """
-    why = _text(module, MODULES[module.rpartition(".")[2]])
+    why = gone_text(module, MODULES[module.rpartition(".")[2]])
     raise ModuleNotFoundError(why, name=module)
 
 
@@ -195,7 +196,7 @@ def refuse_attribute(owner: str, name: str, table: Mapping[str, str]) -> None:
         AttributeError: it had.
     """
     if name in table:
-        raise AttributeError(_text(f"{owner}.{name}", table[name]))
+        raise AttributeError(gone_text(f"{owner}.{name}", table[name]))
 
 
 def refuse_option(function: str, name: str) -> NoReturn:
@@ -205,7 +206,7 @@ def refuse_option(function: str, name: str) -> NoReturn:
         TypeError: always.
     """
     if name in OPTIONS:
-        raise TypeError(_text(f"{function}({name}=…)", OPTIONS[name]))
+        raise TypeError(gone_text(f"{function}({name}=…)", OPTIONS[name]))
     raise TypeError(f"{function}() got an unexpected keyword argument {name!r}")
 
 
@@ -219,7 +220,8 @@ def refuse_signal(function: str, signal: object) -> None:
         raise TypeError(f"{function}(signal=…): theus has no signals. {_SIGNALS}")
 
 
-def _text(what: str, instead: str) -> str:
+def gone_text(what: str, instead: str) -> str:
+    """That something is gone, and what to use instead."""
     return (
         f"{what} was part of the Rust Theus, and is gone. {instead} "
         "See docs/migrating-from-rust-theus.md."
