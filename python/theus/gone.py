@@ -72,7 +72,6 @@ MODULES: Mapping[str, str] = {
 """Submodules; each has a file that says so."""
 
 NAMES: Mapping[str, str] = {
-    **MODULES,
     "AdminTransaction": _ADMIN,
     "AppendOnly": _ZONES,
     "ContextZone": _ZONES,
@@ -183,10 +182,10 @@ def refuse_module(module: str) -> NoReturn:
     """What a submodule raises of which only the name is left.
 
     Raises:
-        ModuleNotFoundError: always.
+        ImportError: always. Not a ModuleNotFoundError, of which ``from theus import …`` drops the
+            text.
     """
-    why = gone_text(module, MODULES[module.rpartition(".")[2]])
-    raise ModuleNotFoundError(why, name=module)
+    raise ImportError(gone_text(module, MODULES[module.rpartition(".")[2]]), name=module)
 
 
 def refuse_attribute(owner: str, name: str, table: Mapping[str, str]) -> None:
