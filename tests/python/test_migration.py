@@ -11,6 +11,7 @@ import random
 import re
 import subprocess
 import sys
+import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -267,12 +268,14 @@ def test_the_first_rows_of_the_page_are_writes_of_the_host_and_of_workers() -> N
 def test_conflicts_and_crashes_are_retried_apart(engine: TheusEngine, tmp_path: Path) -> None:
     runs = 0
 
-    @process(outputs=["n"])
-    def always_late(ctx: Any) -> int:
+    @process(outputs=["domain.n"])
+    def always_late(ctx: Any) -> None:
         nonlocal runs
         runs += 1
-        engine.compare_and_swap(engine.state.version, data={"n": runs})
-        return -1
+        other = threading.Thread(target=lambda: engine.update("domain.n", lambda _: runs))
+        other.start()
+        other.join()
+        ctx.domain.n = -1
 
     for retries, limits in [(0, {}), (3, {"retries": 9})]:
         runs = 0
