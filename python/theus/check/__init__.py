@@ -1,0 +1,1 @@
+"""The golden rules, looked for in the text of programs; nothing is imported or run."""
