@@ -1,4 +1,4 @@
-"""``python -m theus``: looks at the machine, ends orphans, shows the guide and the C header."""
+"""``python -m theus``: looks at the machine and at programs, ends orphans, shows guide and header."""
 
 from __future__ import annotations
 
@@ -37,6 +37,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     reap.add_argument("--kill", action="store_true", help="end the orphans (SIGKILL)")
     commands.add_parser("agents", help="print the guide to writing code for this version")
+    check = commands.add_parser(
+        "check",
+        help="look for mistakes with theus in the text of programs",
+        description="Parse Python files and look for what breaks the rules of parallel processes "
+        "and shared arrays (docs/check.md lists them). Nothing is imported or run. pyproject.toml "
+        "can have [tool.theus.check] with select, ignore and exclude; a comment, # theus: allow "
+        "or # theus: allow TH003, silences a line. Exit status: 0 nothing was found, 1 something "
+        "was, 2 wrong use.",
+    )
+    check.add_argument("paths", nargs="+", metavar="PATH", help="a file or a directory")
+    check.add_argument(
+        "--format",
+        choices=["text", "json", "github", "sarif"],
+        default="text",
+        help="of the output",
+    )
+    check.add_argument("--select", metavar="CODES", help="look for these only: TH001,TH002")
+    check.add_argument("--ignore", metavar="CODES", help="do not look for these")
+    check.add_argument("--fix", action="store_true", help="mend in the files what can be mended")
     commands.add_parser("includes", help="print the directory of theus.h, for cc -I")
     commands.add_parser("libs", help="print the path of the shared library, to link with")
     arguments = sys.argv[1:] if argv is None else list(argv)
@@ -51,6 +70,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _doctor(as_json=options.json, strict=options.strict)
     if options.command == "reap":
         return _reap(kill=options.kill)
+    if options.command == "check":
+        return _check(options)
     return _place(options.command)
 
 
@@ -71,6 +92,12 @@ def _reap(*, kill: bool) -> int:
         left = [orphan for orphan in left if not orphans.end(orphan)]
     print(orphans.as_text(found, killed=kill))
     return 1 if left else 0
+
+
+def _check(options: argparse.Namespace) -> int:
+    from .check import command
+
+    return command.run(options)
 
 
 def _place(command: str) -> int:
