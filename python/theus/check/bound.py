@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from .module import Module
 
-__all__ = ["Bound", "bound"]
+__all__ = ["Bound", "bound", "parts"]
 
 
 class Bound(NamedTuple):
@@ -105,3 +106,17 @@ def _yields(module: Module, function: ast.FunctionDef) -> bool:
         isinstance(node, (ast.Yield, ast.YieldFrom)) and module.function(node) is function
         for node in ast.walk(function)
     )
+
+
+def parts(module: Module, value: ast.expr, path: str = "") -> Iterator[tuple[ast.expr, str]]:
+    """A value and, where it is a display, what is in it."""
+    yield value, path
+    origins = module.origins(value)
+    display = origins[0] if len(origins) == 1 else value
+    if isinstance(display, (ast.List, ast.Tuple)):
+        for index, item in enumerate(display.elts):
+            yield from parts(module, item, f"{path}[{index}]")
+    elif isinstance(display, ast.Dict):
+        for key, item in zip(display.keys, display.values, strict=True):
+            text = repr(key.value) if isinstance(key, ast.Constant) else "…"
+            yield from parts(module, item, f"{path}[{text}]")

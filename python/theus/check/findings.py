@@ -64,7 +64,7 @@ _LISTED = (
     ),
     Rule(
         "TH002",
-        "what belongs to one process is sent to a worker",
+        "what belongs to one process is sent, or put into the state",
         "error",
         "send the path or address that it is made from",
     ),

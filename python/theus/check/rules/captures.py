@@ -6,7 +6,7 @@ import ast
 from collections.abc import Iterator
 
 from ..arrays import LARGE, array_bytes, is_array
-from ..bound import bound
+from ..bound import bound, parts
 from ..findings import Finding
 from ..module import Module, Process
 from ..scopes import Function
@@ -19,6 +19,7 @@ def check(module: Module) -> Iterator[Finding]:
     """Locks, files and the like, and large arrays, from a global or a closure."""
     told: set[tuple[ast.AST, str]] = set()
     for process in module.parallel:
+        yield from _defaults(module, process)
         for function in _travelling(module, process.node):
             for name in _taken(module, function):
                 if (function, name.id) in told:
@@ -27,6 +28,21 @@ def check(module: Module) -> Iterator[Finding]:
                 if finding is not None:
                     told.add((function, name.id))
                     yield finding
+
+
+def _defaults(module: Module, process: Process) -> Iterator[Finding]:
+    """Defaults of parameters travel along, too."""
+    a = process.node.args
+    for value in (*a.defaults, *a.kw_defaults):
+        for part, _ in () if value is None else parts(module, value):
+            kind = bound(module, part)
+            if kind is not None:
+                yield module.finding(
+                    "TH001",
+                    part,
+                    f"a default of parallel process {process.name!r} is {kind.what}, which cannot "
+                    f"be sent to a worker. {kind.advice}",
+                )
 
 
 def _travelling(module: Module, function: Function) -> list[Function]:
@@ -65,14 +81,15 @@ def _look(module: Module, process: Process, function: Function, name: ast.Name) 
     where = f"process {process.name!r}"
     if function is not process.node:
         where += f", through {function.name}(),"
-    kind = bound(module, name)
-    if kind is not None:
-        return module.finding(
-            "TH001",
-            name,
-            f"parallel {where} uses {name.id!r}, {kind.what} of the process that made it, which "
-            f"cannot be sent to a worker. {kind.advice}",
-        )
+    for part, path in parts(module, name):
+        kind = bound(module, part)
+        if kind is not None:
+            return module.finding(
+                "TH001",
+                name,
+                f"parallel {where} uses {name.id + path!r}, {kind.what} of the process that made "
+                f"it, which cannot be sent to a worker. {kind.advice}",
+            )
     if is_array(module, name):
         size = array_bytes(module, name)
         if size is not None and size >= LARGE:

@@ -6,7 +6,7 @@ import ast
 from collections.abc import Iterator
 
 from ..arrays import LARGE, array_bytes, is_array
-from ..bound import bound
+from ..bound import bound, parts
 from ..findings import Finding
 from ..mends import array_to_heavy
 from ..module import Call, Module
@@ -21,27 +21,42 @@ def check(module: Module) -> Iterator[Finding]:
             for place, value in call.arguments():
                 yield from _argument(module, call, place, value)
     for node in module.nodes:
-        if isinstance(node, ast.Call) and module.opens_engine(node):
-            given = [*node.args[:1], *(k.value for k in node.keywords if k.arg == "context")]
-            for value in given:
-                yield from _context(module, value)
+        if isinstance(node, ast.Call):
+            for where, value in _stored(module, node):
+                yield from _bound(module, value, where)
+
+
+def _stored(module: Module, node: ast.Call) -> Iterator[tuple[str, ast.expr]]:
+    """What a call puts into the state."""
+    func = node.func
+    if module.opens_engine(node):
+        where, index, names = "the engine's context", 0, {"context"}
+    elif module.called(node) in ("theus.StateUpdate", "theus.structures.StateUpdate"):
+        where, index, names = "a StateUpdate", 1, {"data", "val"}
+    elif (
+        isinstance(func, ast.Attribute)
+        and func.attr == "compare_and_swap"
+        and module.is_engine(func.value)
+    ):
+        where, index, names = "data", 1, {"data"}
+    else:
+        return
+    for value in node.args[index : index + 1]:
+        yield where, value
+    for keyword in node.keywords:
+        if keyword.arg in names:
+            yield where, keyword.value
 
 
 def _argument(module: Module, call: Call, place: str, value: ast.expr) -> Iterator[Finding]:
     if call.way == "map":
         value, repeated = _repeated(module, value)
-        if not repeated:
-            return  # it is asked for its items here, and those are sent
+        if not repeated:  # it is asked for its items here, and those are sent
+            for item in value.elts if isinstance(value, (ast.List, ast.Tuple)) else ():
+                yield from _bound(module, item, f"an item of {call.way}()")
+            return
     name = call.process.name if call.process is not None else "a process"
-    for part, path in _parts(module, value, place):
-        kind = bound(module, part)
-        if kind is not None:
-            yield module.finding(
-                "TH002",
-                part,
-                f"{path} of {call.way}({name}) is {kind.what}, which cannot be sent to a worker. "
-                f"{kind.advice}",
-            )
+    yield from _bound(module, value, f"{place} of {call.way}({name})")
     if is_array(module, value):
         size = array_bytes(module, value)
         if size is None or size >= LARGE:
@@ -74,27 +89,13 @@ def _repeated(module: Module, value: ast.expr) -> tuple[ast.expr, bool]:
     return value, False
 
 
-def _context(module: Module, value: ast.expr) -> Iterator[Finding]:
-    for part, path in _parts(module, value, "data"):
+def _bound(module: Module, value: ast.expr, where: str) -> Iterator[Finding]:
+    for part, path in parts(module, value):
         kind = bound(module, part)
         if kind is not None:
+            written_here = part is value or value in module.ancestors(part)
             yield module.finding(
                 "TH002",
-                part,
-                f"{path} of the engine's context is {kind.what}, which cannot leave this process. "
-                f"{kind.advice}",
+                part if written_here else value,
+                f"{where}{path} is {kind.what}, which cannot leave this process. {kind.advice}",
             )
-
-
-def _parts(module: Module, value: ast.expr, path: str) -> Iterator[tuple[ast.expr, str]]:
-    """A value and, where it is a display, what is in it."""
-    yield value, path
-    origins = module.origins(value)
-    display = origins[0] if len(origins) == 1 else value
-    if isinstance(display, (ast.List, ast.Tuple)):
-        for index, item in enumerate(display.elts):
-            yield from _parts(module, item, f"{path}[{index}]")
-    elif isinstance(display, ast.Dict):
-        for key, item in zip(display.keys, display.values, strict=True):
-            text = repr(key.value) if isinstance(key, ast.Constant) else "…"
-            yield from _parts(module, item, f"{path}[{text}]")
