@@ -1,4 +1,4 @@
-"""``python -m theus``: looks at the machine and at programs, ends orphans, shows guide and header."""
+"""``python -m theus``: looks at machines and programs, ends orphans, shows guide and header."""
 
 from __future__ import annotations
 

@@ -118,7 +118,7 @@ _LISTED = (
         "TH014",
         "a parameter that is called like an option of the engine",
         "error",
-        "rename it: timeout and retries are taken by the engine",
+        "rename it: timeout, retries and cas_retries are taken by the engine",
     ),
     Rule(
         "TH015",

@@ -15,7 +15,7 @@ __all__ = ["Call", "Module", "Process"]
 _DECORATORS = {"theus.process", "theus.contracts.process"}
 _ENGINES = {"theus.TheusEngine", "theus.engine.TheusEngine"}
 _WAYS = {"execute", "run", "submit", "map", "execute_parallel"}
-_OPTIONS = {"timeout", "retries", "chunksize", "progress", "out"}
+_OPTIONS = {"timeout", "retries", "cas_retries", "chunksize", "progress", "out"}
 
 
 @dataclass(eq=False)

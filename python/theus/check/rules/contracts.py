@@ -12,7 +12,7 @@ from ..module import Module, Process
 
 __all__ = ["check"]
 
-_OPTIONS = ("timeout", "retries")
+_OPTIONS = ("timeout", "retries", "cas_retries")
 _OF_MAPPINGS = {"get", "keys", "items", "values", "pop", "popitem", "update", "setdefault", "clear"}
 _IN_PLACE = {"append", "extend", "insert", "remove", "sort", "reverse", "add", "discard"}
 Path = list[str | None]
@@ -242,8 +242,9 @@ def _declared(module: Module, process: Process, path: str, inputs: tuple[str, ..
     kind, _, name = path.partition(".")
     if kind == "heavy":
         return path in inputs
+    named = (*inputs, *(process.outputs or ()))  # what it may write it may read as well
     return (
-        "domain" in inputs
-        or any(f"{i}.".startswith(f"{path}.") for i in inputs)
+        "domain" in named
+        or any(f"{n}.".startswith(f"{path}.") for n in named)
         or _may_be_argument(module, process, name)
     )

@@ -1,4 +1,4 @@
-# runtime: ContractViolationError
+# runtime: TypeError
 """A process that writes and says nothing about it."""
 
 from theus import TheusEngine, process

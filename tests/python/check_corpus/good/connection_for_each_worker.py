@@ -11,7 +11,7 @@ connection = None
 def answer(ctx):
     global connection
     if connection is None:
-        connection = sqlite3.connect(":memory:")
+        connection = sqlite3.connect(":memory:")  # theus: allow
     return connection.execute("select 42").fetchone()[0]
 
 
