@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import math
 import operator
 import time
@@ -18,7 +17,7 @@ from .arrays import ShmArray, freeze, memory_of
 from .dtypes import descr_of
 from .errors import HeapFull
 from .host_arrays import ArrayHandle, array_of
-from .interruptible import interruptible
+from .interruptible import collect, interruptible
 
 __all__ = [
     "allocate",
@@ -169,7 +168,7 @@ def with_room(engine: int, nbytes: int, make: Callable[[], int]) -> int:
         return allocate_()
     except HeapFull:
         pass
-    gc.collect()
+    collect()
     core().reap(engine)
     returned = -1
     deadline = math.inf

@@ -6,13 +6,39 @@ library. So a long call is made on another thread, and this one waits for it.
 
 from __future__ import annotations
 
+import gc
 import threading
 from collections.abc import Callable
 
 from ._core import release_later
 from .waiting import in_slices
 
-__all__ = ["interruptible"]
+__all__ = ["collect", "interruptible"]
+
+
+def collect() -> None:
+    """Collect garbage, so that Ctrl-C meanwhile is not lost.
+
+    What a signal handler raises within a finalizer, Python prints and forgets. So on the main
+    thread, which handles signals, the finalizers run on another one.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        gc.collect()
+        return
+    done = threading.Event()
+
+    def run() -> None:
+        try:
+            gc.collect()
+        finally:
+            done.set()
+
+    try:
+        threading.Thread(target=run, name="theus-collect", daemon=True).start()
+    except RuntimeError:  # the program ends, or has no thread left
+        gc.collect()
+        return
+    in_slices(done.wait)
 
 
 def interruptible(make: Callable[[], int]) -> int:

@@ -7,10 +7,8 @@ told that the heap is full.
 from __future__ import annotations
 
 import asyncio
-import gc
 import threading
 from collections.abc import Iterator
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -61,11 +59,13 @@ def waiting(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
     """Set when an allocation was refused once and is about to wait for tasks."""
     event = threading.Event()
 
+    original = allocation.collect
+
     def collect() -> None:
-        gc.collect()
+        original()
         event.set()
 
-    monkeypatch.setattr(allocation, "gc", SimpleNamespace(collect=collect))
+    monkeypatch.setattr(allocation, "collect", collect)
     return event
 
 

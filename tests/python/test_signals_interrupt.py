@@ -121,6 +121,28 @@ def test_ctrl_c_ends_every_wait_and_the_session_goes_on(tmp_path: Path) -> None:
         assert terminal.end() == 0
 
 
+def test_ctrl_c_while_garbage_is_collected(tmp_path: Path) -> None:
+    """A full heap has garbage collected. A finalizer would swallow what the handler raises."""
+    text = f"""{OPEN}
+import weakref
+engine = TheusEngine(workers=1, heap="1MB")
+engine.run(pow, 2, 3)
+
+class Cycle:
+    pass
+
+garbage = Cycle()
+garbage.me = garbage
+weakref.finalize(garbage, os.kill, os.getpid(), signal.SIGINT)
+del garbage
+try:
+    engine.heavy.alloc("x", 1 << 20)
+except KeyboardInterrupt:
+    say("interrupted", engine.run(pow, 2, 3))
+"""
+    assert run_text(text, cwd=tmp_path) == (0, "interrupted 8\n", "")
+
+
 def test_ctrl_c_while_memory_is_allocated(tmp_path: Path) -> None:
     """It comes in the middle, or late on a fast machine; what was allocated is given back."""
     text = f"""{OPEN}
