@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from .context import HeavyView
 from .contracts import ProcessContract
 from .errors import ContractViolationError
+from .outputs import HEAVY
 from .updates import join_path, parse_path
 
 if TYPE_CHECKING:
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
 
 __all__ = ["DOMAIN", "BoundedHeavy", "Bounds"]
 
-HEAVY = "heavy."
 DOMAIN = "domain"
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import random
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import TypeVar
 
 from .errors import ContextError
@@ -39,6 +40,21 @@ class _Turn:
         self.paths = tuple(paths)  # that it touches, as far as that is known before; none: any
         self.lost = 0
         self.took = 0.0  # the last try, in seconds
+        self._began = 0.0
+
+    @contextlib.contextmanager
+    def trying(self) -> Iterator[None]:
+        """While a try is prepared: changes within it are a part of this one."""
+        self._began = time.monotonic()
+        token = _own_turns.set((*_own_turns.get(), self))
+        try:
+            yield
+        finally:
+            _own_turns.reset(token)
+
+    def lose(self) -> None:
+        self.lost += 1
+        self.took = time.monotonic() - self._began
 
     @property
     def courtesy(self) -> float:
@@ -89,19 +105,14 @@ class Contention:
                     if first is not None:
                         self._wait_for(first)
                     self._claim(turn)
-                began = time.monotonic()
-                token = _own_turns.set((*_own_turns.get(), turn))
-                try:
+                with turn.trying():
                     prepared = prepare()
-                finally:
-                    _own_turns.reset(token)
                 try:
                     return commit(prepared)
                 except ContextError as lost:
                     if turn.lost >= retries or hopeless(prepared, lost):
                         raise
-                    turn.lost += 1
-                    turn.took = time.monotonic() - began
+                    turn.lose()
                 time.sleep(self._pause(turn))
         finally:
             self._done(turn)
@@ -121,19 +132,14 @@ class Contention:
         try:
             while True:
                 await self._let_pass(turn, asyncio.sleep)
-                began = time.monotonic()
-                token = _own_turns.set((*_own_turns.get(), turn))
-                try:
+                with turn.trying():
                     prepared = await prepare()
-                finally:
-                    _own_turns.reset(token)
                 try:
                     return commit(prepared)
                 except ContextError as lost:
                     if turn.lost >= retries or hopeless(prepared, lost):
                         raise
-                    turn.lost += 1
-                    turn.took = time.monotonic() - began
+                    turn.lose()
                 await asyncio.sleep(self._pause(turn))
         finally:
             self._done(turn)

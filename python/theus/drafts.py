@@ -8,9 +8,9 @@ from typing import Any, Protocol
 
 from .frozen import FrozenDict, FrozenLeaf, FrozenList, no_such_name, thaw
 from .structures import DELETE, REPLACE
-from .updates import is_name, join_path, pickled
+from .updates import is_inner, is_name, join_path, pickled
 
-__all__ = ["Draft", "Guard", "MissingName"]
+__all__ = ["AttributeDict", "Draft", "Guard", "MissingName"]
 
 Path = tuple[str, ...]
 
@@ -44,7 +44,32 @@ class MissingName(KeyError):
         return self._where + no_such_name(self.args[0], self._known)
 
 
-class Draft(MutableMapping[str, Any]):
+class AttributeDict(MutableMapping[str, Any]):
+    """What is written by item and by attribute alike."""
+
+    __slots__ = ()
+
+    def setdefault(self, key: str, default: Any = None) -> Any:
+        """The value; where there is none, `default` is set, and what stands for it is given."""
+        if key not in self:
+            self[key] = default
+        return self[key]
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if hasattr(type(self), name):  # reading it would give that
+            raise AttributeError(
+                f"{name!r} is a name of the dict itself; write [{name!r}] = … instead"
+            )
+        self[name] = value
+
+    def __delattr__(self, name: str) -> None:
+        try:
+            del self[name]
+        except KeyError as missing:
+            raise AttributeError(str(missing)) from None
+
+
+class Draft(AttributeDict):
     """A dict of the state that can be written: items and attributes are the same.
 
     Nobody else sees a change before it is committed. Lists and other values that can change in
@@ -106,7 +131,7 @@ class Draft(MutableMapping[str, Any]):
             if value is _ABSENT or type(value) in _CONSTANT:
                 self._note(key)
                 return value
-            if is_inner(value):
+            if _is_inner(value):
                 changed = Draft(value, (*self._path, key), self._reads, self._guard)
             else:
                 self._note(key)
@@ -186,7 +211,7 @@ class Draft(MutableMapping[str, Any]):
         self._changed[key] = self._new(key, _plain(value))
 
     def _new(self, key: str, value: Any) -> Draft | _Value:
-        if not is_inner(value):
+        if not _is_inner(value):
             return _Value(value)
         draft = Draft({}, (*self._path, key), None)
         draft.update(value)
@@ -195,12 +220,6 @@ class Draft(MutableMapping[str, Any]):
     def _ask(self, *below: str) -> None:
         if self._guard is not None:
             self._guard.require_write((*self._path, *below))
-
-    def setdefault(self, key: str, default: Any = None) -> Any:
-        """The value; where there is none, `default` is set, and what stands for it is given."""
-        if key not in self:
-            self[key] = default
-        return self[key]
 
     def pop(self, key: str, *default: Any) -> Any:
         """Remove a value and give it; where there is none, `default`, if that is given."""
@@ -227,28 +246,15 @@ class Draft(MutableMapping[str, Any]):
             del self._changed[key]
             self._note(key)  # that there is none: somebody else may set one
 
-    def __setattr__(self, name: str, value: Any) -> None:
-        if hasattr(type(self), name):  # reading it would give that
-            raise AttributeError(
-                f"{name!r} is a name of the dict itself; write [{name!r}] = … instead"
-            )
-        self[name] = value
-
-    def __delattr__(self, name: str) -> None:
-        try:
-            del self[name]
-        except KeyError as missing:
-            raise AttributeError(str(missing)) from None
-
     def merge(self, path: Path, value: Any) -> None:
         """Do what compare_and_swap does with a path and a value: dicts merge by key."""
         *above, key = path
-        if is_inner(value) and value:
+        if _is_inner(value) and value:
             for name, item in value.items():
                 self.merge((*path, name), item)
         elif value is DELETE:
             self._remove(above, key)
-        elif not is_inner(value) or self._inner(path, make=False) is None:
+        elif not _is_inner(value) or self._inner(path, make=False) is None:
             # {} changes nothing where there is a dict.
             self._at(above)[key] = value
 
@@ -274,7 +280,7 @@ class Draft(MutableMapping[str, Any]):
         node = self
         for key in names:
             if key not in node._changed:
-                if is_inner(node._base.get(key)):
+                if _is_inner(node._base.get(key)):
                     node[key]
                 elif make and key not in node._base:  # only what is put there is a change
                     place = (*node._path, key)
@@ -362,13 +368,9 @@ def _pickle(value: Any) -> bytes:
         return b""
 
 
-def is_inner(value: Any) -> bool:
+def _is_inner(value: Any) -> bool:
     """Whether it is a dict of the state, and not one that is a value."""
-    return (
-        isinstance(value, dict)
-        and not isinstance(value, FrozenLeaf)
-        and all(isinstance(key, str) for key in value)
-    )
+    return not isinstance(value, FrozenLeaf) and is_inner(value)
 
 
 def _plain(value: Any) -> Any:

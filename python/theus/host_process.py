@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from .bounds import DOMAIN, Bounds
 from .commits import Committer, own_versions
 from .contracts import ProcessContract
-from .drafts import Draft, MissingName
+from .drafts import AttributeDict, Draft, MissingName
 from .errors import ContextError, ContractViolationError
 from .outputs import Commit, commit_of
 from .structures import StateUpdate
@@ -154,7 +154,7 @@ def _note(error: BaseException, text: str) -> None:
         error.add_note(text)
 
 
-class WritableDomain(MutableMapping[str, Any]):
+class WritableDomain(AttributeDict):
     """The call's arguments layered over ``state.data["domain"]``; writes are committed at the end.
 
     Args:
@@ -214,12 +214,6 @@ class WritableDomain(MutableMapping[str, Any]):
             raise AttributeError(str(MissingName(name, self._names(), "ctx.domain: ")))
         return found
 
-    def setdefault(self, name: str, default: Any = None) -> Any:
-        """The value; where there is none, `default` is set, and what stands for it is given."""
-        if name not in self:
-            self[name] = default
-        return self[name]
-
     def __setitem__(self, name: str, value: Any) -> None:
         self._require_own(name)
         root = self._root()
@@ -247,19 +241,6 @@ class WritableDomain(MutableMapping[str, Any]):
         found = root._inner([DOMAIN], make=False)
         stored = [] if found is None else found._keys()
         return [*self._arguments, *(n for n in stored if self._bounds.may_read_domain(n))]
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if hasattr(type(self), name):  # reading it would give the method
-            raise AttributeError(
-                f"{name!r} is a name of the dict itself; write [{name!r}] = … instead"
-            )
-        self[name] = value
-
-    def __delattr__(self, name: str) -> None:
-        try:
-            del self[name]
-        except KeyError as missing:
-            raise AttributeError(str(missing)) from None
 
     def __iter__(self) -> Iterator[str]:
         stored = [name for name in self._stored() if self._bounds.may_read_domain(name)]

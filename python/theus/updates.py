@@ -22,7 +22,16 @@ from .errors import LargeArgumentWarning
 from .stateless import StrictPickler
 from .structures import DELETE, REPLACE
 
-__all__ = ["Change", "changes_of", "is_name", "join_path", "outermost", "parse_path", "pickled"]
+__all__ = [
+    "Change",
+    "changes_of",
+    "is_inner",
+    "is_name",
+    "join_path",
+    "outermost",
+    "parse_path",
+    "pickled",
+]
 
 LARGE = 1 << 20
 
@@ -105,7 +114,7 @@ def _merge(
     elif isinstance(value, REPLACE):
         yield Change(abi.DELETE, join_path(path))
         yield from _merge(path, value.value, place, None)
-    elif not _is_inner(value):
+    elif not is_inner(value):
         yield _leaf(path, value, place)
     elif value:
         for key, item in value.items():
@@ -117,7 +126,8 @@ def _merge(
         yield Change(abi.SET, join_path(path), abi.CODEC_JSON, b"{}")
 
 
-def _is_inner(value: Any) -> bool:
+def is_inner(value: Any) -> bool:
+    """Whether it is a dict whose keys can be names of a path."""
     return isinstance(value, dict) and all(isinstance(key, str) for key in value)
 
 
@@ -175,26 +185,30 @@ def pickled(value: Any) -> bytes:
     Raises:
         Exception: it cannot be pickled.
     """
+    return _dump(value)[0]
+
+
+def _dump(value: Any) -> tuple[bytes, int]:
+    """The pickle of a value, and how many bytes of arrays are in it."""
     file = io.BytesIO()
-    _LeafPickler(file, protocol=5).dump(value)
-    return file.getvalue()
+    pickler = _LeafPickler(file, protocol=5)
+    pickler.dump(value)
+    return file.getvalue(), pickler.array_bytes
 
 
 def _pickled(value: Any, place: str) -> bytes:
-    file = io.BytesIO()
-    pickler = _LeafPickler(file, protocol=5)
     try:
-        pickler.dump(value)
+        text, array_bytes = _dump(value)
     except Exception as failure:
         raise stateless.explain(value, place, failure) from failure
-    if pickler.array_bytes >= LARGE:
+    if array_bytes >= LARGE:
         warnings.warn(
-            f"{place} holds arrays of {pickler.array_bytes:,} bytes, which every reader of the "
+            f"{place} holds arrays of {array_bytes:,} bytes, which every reader of the "
             "state copies. engine.heavy.put(key, array) shares them without a copy.",
             LargeArgumentWarning,
             stacklevel=stateless.outside(),
         )
-    return file.getvalue()
+    return text
 
 
 class _LeafPickler(StrictPickler):

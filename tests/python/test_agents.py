@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from guide_errors import PRODUCERS, Producer, Said
+from pages import blocks_of, run_program
 from theus import TheusEngine
 
 GUIDE = Path(__file__).parents[2] / "docs" / "agents.md"
@@ -18,11 +19,9 @@ GUIDE = Path(__file__).parents[2] / "docs" / "agents.md"
 
 def programs() -> list[tuple[str, list[str], dict[str, str]]]:
     """The blocks that are programs: code, what they print, and the modules that they import."""
-    before, *rest = GUIDE.read_text().split("```python\n")
     found = []
     modules: dict[str, str] = {}
-    for part in rest:
-        code, _, after = part.partition("```")
+    for before, code, after in blocks_of(GUIDE):
         module = re.search(r"`(\w+)\.py`\.[^`]*$", before)
         if module:
             modules = {module[1]: code}
@@ -30,7 +29,6 @@ def programs() -> list[tuple[str, list[str], dict[str, str]]]:
             says = re.match(r"\s*It prints (.*)\.\n", after)
             found.append((code, re.findall("`(.*?)`", says[1] if says else ""), modules))
             modules = {}
-        before = after
     return found
 
 
@@ -49,17 +47,7 @@ def test_the_guide_has_what_is_tested() -> None:
 def test_programs_run_as_they_stand(
     code: str, printed: list[str], modules: dict[str, str], tmp_path: Path
 ) -> None:
-    for name, text in modules.items():
-        (tmp_path / f"{name}.py").write_text(text)
-    (tmp_path / "program.py").write_text(code)
-    done = subprocess.run(
-        [sys.executable, "-B", "-W", "error", "program.py"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    done = run_program(code, tmp_path, modules)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines() == printed
     assert printed, "the guide says what it prints"

@@ -9,8 +9,6 @@ import json
 import os
 import random
 import re
-import subprocess
-import sys
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +19,7 @@ import pytest
 
 import theus
 from conftest import EngineFactory
+from pages import blocks_of, run_program
 from programs import printed_by
 from theus import ContractViolationError, StateUpdate, TheusEngine, gone, process
 from theus.__main__ import main
@@ -514,10 +513,8 @@ class Block(NamedTuple):
 
 def blocks() -> list[Block]:
     """The Python blocks of the page, in order."""
-    _, *rest = PAGE.read_text().split("```python\n")
     found = []
-    for part in rest:
-        code, _, after = part.partition("```")
+    for _, code, after in blocks_of(PAGE):
         said = re.match(r"\s*It (prints|raises) `(.*?)`", after)
         assert said, f"the page does not say what comes of this:\n{code}"
         prints = said[2] if said[1] == "prints" else None
@@ -536,15 +533,7 @@ def test_the_page_has_blocks_of_both_kinds() -> None:
 
 @pytest.mark.parametrize("block", BLOCKS)
 def test_it_does_what_the_page_says(block: Block, tmp_path: Path) -> None:
-    (tmp_path / "program.py").write_text(block.code)
-    done = subprocess.run(
-        [sys.executable, "-B", "-W", "error", "program.py"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    done = run_program(block.code, tmp_path)
     if block.prints is not None:
         assert (done.returncode, done.stderr) == (0, "")
         assert done.stdout.strip() == block.prints

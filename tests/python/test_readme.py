@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+
+from pages import blocks_of, run_program
 
 README = Path(__file__).parents[2] / "README.md"
 
@@ -23,14 +23,11 @@ class Block(NamedTuple):
 
 def blocks() -> list[Block]:
     """The Python blocks of the page, in order."""
-    before, *rest = README.read_text().split("```python\n")
     found = []
-    for part in rest:
-        code, _, after = part.partition("```")
+    for before, code, after in blocks_of(README):
         module = re.search(r"`(\w+)\.py`:[^\n]*\n+$", before)
         printed = re.match(r"\s*It prints `(.*?)`", after)
         found.append(Block(module and module[1], code, printed and printed[1]))
-        before = after
     return found
 
 
@@ -46,19 +43,9 @@ def test_the_readme_has_programs_to_run() -> None:
 
 @pytest.mark.parametrize(("code", "printed"), PROGRAMS)
 def test_it_runs_as_it_stands(code: str, printed: str | None, tmp_path: Path) -> None:
-    for name, text in MODULES.items():
-        (tmp_path / f"{name}.py").write_text(text)
-    (tmp_path / "program.py").write_text(code)
-    before = sorted(p.name for p in tmp_path.iterdir())
-    done = subprocess.run(
-        [sys.executable, "-B", "-W", "error", "program.py"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    done = run_program(code, tmp_path, MODULES)
     assert (done.returncode, done.stderr) == (0, "")
     if printed is not None:
         assert done.stdout.strip() == printed
-    assert sorted(p.name for p in tmp_path.iterdir()) == before
+    files = sorted(p.name for p in tmp_path.iterdir())
+    assert files == sorted(["program.py", *(f"{name}.py" for name in MODULES)])

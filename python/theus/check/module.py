@@ -6,6 +6,7 @@ import ast
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from ..names import ENGINE_OPTIONS
 from .findings import RULES, Finding, Fix, Severity
 from .scopes import Function, Scopes
 from .source import Source, place
@@ -15,7 +16,7 @@ __all__ = ["Call", "Module", "Process"]
 _DECORATORS = {"theus.process", "theus.contracts.process"}
 _ENGINES = {"theus.TheusEngine", "theus.engine.TheusEngine"}
 _WAYS = {"execute", "run", "submit", "map", "execute_parallel"}
-_OPTIONS = {"timeout", "retries", "cas_retries", "chunksize", "progress", "out"}
+_OPTIONS = {*ENGINE_OPTIONS, "chunksize", "progress", "out"}
 
 
 @dataclass(eq=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 
+from ...names import ENGINE_OPTIONS
 from ..arrays import is_array
 from ..context import chain, domain_path, heavy_access, is_part, nodes
 from ..findings import Finding
@@ -12,7 +13,6 @@ from ..module import Module, Process
 
 __all__ = ["check"]
 
-_OPTIONS = ("timeout", "retries", "cas_retries")
 _OF_MAPPINGS = {"get", "keys", "items", "values", "pop", "popitem", "update", "setdefault", "clear"}
 _IN_PLACE = {"append", "extend", "insert", "remove", "sort", "reverse", "add", "discard"}
 Path = list[str | None]
@@ -78,7 +78,7 @@ def _shadows(module: Module, process: Process) -> Iterator[Finding]:
     if not process.node.decorator_list or _runs_through_options(module, process):
         return
     for parameter in process.parameters():
-        if parameter.arg in _OPTIONS:
+        if parameter.arg in ENGINE_OPTIONS:
             yield module.finding(
                 "TH014",
                 parameter,
