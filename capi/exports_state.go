@@ -67,21 +67,32 @@ func alloc(h C.uint64_t, key *C.char, descr string, itemsize uint64, ndim C.int3
 	switch {
 	case out == nil:
 		return missing("out")
-	case ndim < 0 || ndim > C.THEUS_MAX_NDIM:
-		return &engine.ArgumentError{Text: "ndim is not between 0 and 32"}
-	case ndim > 0 && shape == nil:
-		return missing("shape")
 	case flags&^(C.THEUS_ORDER_F|C.THEUS_LIVE) != 0:
 		return &engine.ArgumentError{Text: "flags has bits other than THEUS_ORDER_F and THEUS_LIVE"}
-	case itemsize > 1<<31-1:
-		return &engine.ArgumentError{Text: "itemsize is 2 GiB or more"}
 	}
-	layout := pool.Layout{Descr: descr, Itemsize: itemsize}
-	for _, n := range unsafe.Slice(shape, ndim) {
-		layout.Shape = append(layout.Shape, int64(n))
+	layout, err := layoutOf(descr, itemsize, ndim, shape)
+	if err != nil {
+		return err
 	}
 	b, err := e.Alloc(text(key), layout, engine.AllocOptions{Fortran: flags&C.THEUS_ORDER_F != 0, Live: flags&C.THEUS_LIVE != 0})
 	return giveBuf(out, b, e.Engine, err)
+}
+
+// layoutOf is the layout of an array or a row; the engine looks at the lengths.
+func layoutOf(descr string, itemsize uint64, ndim C.int32_t, shape *C.int64_t) (pool.Layout, error) {
+	layout := pool.Layout{Descr: descr, Itemsize: itemsize}
+	switch {
+	case ndim < 0 || ndim > C.THEUS_MAX_NDIM:
+		return layout, &engine.ArgumentError{Text: "ndim is not between 0 and 32"}
+	case ndim > 0 && shape == nil:
+		return layout, missing("shape")
+	case itemsize > 1<<31-1:
+		return layout, &engine.ArgumentError{Text: "itemsize is 2 GiB or more"}
+	}
+	for _, n := range unsafe.Slice(shape, ndim) {
+		layout.Shape = append(layout.Shape, int64(n))
+	}
+	return layout, nil
 }
 
 func giveBuf(out *C.uint64_t, b *engine.Buf, owner *engine.Engine, err error) error {

@@ -40,6 +40,9 @@ func FuzzCalls(f *testing.F) {
 	})
 }
 
+// someRows are more than five rows of any window that fits into the engine's heap.
+var someRows [8 << 20]byte
+
 // exports are all functions of the interface, with arguments that the script chooses.
 var exports = map[string]func(c *caller) _Ctype_int32_t{
 	"version": func(c *caller) _Ctype_int32_t { theusgo_version(); return 0 },
@@ -64,7 +67,21 @@ var exports = map[string]func(c *caller) _Ctype_int32_t{
 	"alloc_descr": func(c *caller) _Ctype_int32_t {
 		return theusgo_alloc_descr(c.handle(), c.text(), c.text(), c.uint64(), c.int32(), c.shape(), c.flags(), c.out(), c.err())
 	},
-	"edit":     func(c *caller) _Ctype_int32_t { return theusgo_edit(c.handle(), c.text(), c.flags(), c.out(), c.err()) },
+	"edit": func(c *caller) _Ctype_int32_t { return theusgo_edit(c.handle(), c.text(), c.flags(), c.out(), c.err()) },
+	"stream_open": func(c *caller) _Ctype_int32_t {
+		return theusgo_stream_open(c.handle(), c.text(), c.text(), c.uint64(), c.int32(), c.shape(), c.uint64(), c.flags(), c.out(), c.err())
+	},
+	"stream_next": func(c *caller) _Ctype_int32_t {
+		// No longer: frames that are not released never come free.
+		return theusgo_stream_next(c.handle(), _Ctype_int64_t(c.pick(2)), c.out(), c.err())
+	},
+	"window_open": func(c *caller) _Ctype_int32_t {
+		return theusgo_window_open(c.handle(), c.text(), c.text(), c.uint64(), c.int32(), c.shape(), c.uint64(), c.out(), c.err())
+	},
+	"window_append": func(c *caller) _Ctype_int32_t {
+		rows := orNil(c, &someRows)
+		return theusgo_window_append(c.handle(), unsafe.Pointer(rows), _Ctype_uint64_t(c.pick(5)), c.out(), c.err())
+	},
 	"view_get": func(c *caller) _Ctype_int32_t { return theusgo_view_get(c.handle(), c.view(), c.err()) },
 	"snapshot": func(c *caller) _Ctype_int32_t { return theusgo_snapshot(c.handle(), c.out(), c.number(), c.err()) },
 	"get":      func(c *caller) _Ctype_int32_t { return theusgo_get(c.handle(), c.text(), c.out(), c.err()) },

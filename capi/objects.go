@@ -26,6 +26,14 @@ type (
 		*pool.Function
 		owner *engine.Engine
 	}
+	streamObject struct {
+		*engine.Stream
+		owner *engine.Engine
+	}
+	windowObject struct {
+		*engine.Window
+		owner *engine.Engine
+	}
 	queueObject struct {
 		*pool.Queue
 		owner *engine.Engine
@@ -163,6 +171,9 @@ func release(h uint64) error {
 		o.freeDescr()
 	case *snapObject:
 		o.Snapshot.Release()
+	case *streamObject: // it has nothing of its own
+	case *windowObject:
+		o.Window.Release()
 	case *functionObject:
 		o.owner.Pool().Forget(o.Function)
 	case *taskObject:
@@ -188,6 +199,10 @@ func ownerOf(h uint64) *engine.Engine {
 	case *bufObject:
 		return o.owner
 	case *snapObject:
+		return o.owner
+	case *streamObject:
+		return o.owner
+	case *windowObject:
 		return o.owner
 	case *functionObject:
 		return o.owner

@@ -228,6 +228,30 @@ int32_t theus_edit(theus_engine engine, const char *key, uint32_t flags, theus_b
   return theusgo_edit(engine, (char *)key, flags, out, err);
 }
 
+int32_t theus_stream_open(theus_engine engine, const char *key, const char *descr, uint64_t itemsize, int32_t ndim, const int64_t *shape, uint64_t keep, uint32_t flags, theus_stream *out, theus_error *err) {
+  if (out != NULL) *out = 0;
+  if (forked()) return refuse_fork(err);
+  return theusgo_stream_open(engine, (char *)key, (char *)descr, itemsize, ndim, (int64_t *)shape, keep, flags, out, err);
+}
+
+int32_t theus_stream_next(theus_stream stream, int64_t timeout_ms, theus_buf *out, theus_error *err) {
+  if (out != NULL) *out = 0;
+  if (forked()) return refuse_fork(err);
+  return theusgo_stream_next(stream, timeout_ms, out, err);
+}
+
+int32_t theus_window_open(theus_engine engine, const char *key, const char *descr, uint64_t itemsize, int32_t ndim, const int64_t *shape, uint64_t rows, theus_window *out, theus_error *err) {
+  if (out != NULL) *out = 0;
+  if (forked()) return refuse_fork(err);
+  return theusgo_window_open(engine, (char *)key, (char *)descr, itemsize, ndim, (int64_t *)shape, rows, out, err);
+}
+
+int32_t theus_window_append(theus_window window, const void *rows, uint64_t n, theus_buf *out, theus_error *err) {
+  if (out != NULL) *out = 0;
+  if (forked()) return refuse_fork(err);
+  return theusgo_window_append(window, (void *)rows, n, out, err);
+}
+
 int32_t theus_view_get(theus_buf buf, theus_view *view, theus_error *err) {
   if (forked()) return refuse_fork(err);
   return theusgo_view_get(buf, view, err);

@@ -57,6 +57,7 @@ func classify(err error) (C.int32_t, any) {
 		limit    *shm.LimitError
 		kernel   *shm.KernelError
 		broken   *pool.BrokenError
+		frames   *engine.StreamFullError
 		poisoned *engine.PoisonedError
 	)
 	switch {
@@ -80,6 +81,8 @@ func classify(err error) (C.int32_t, any) {
 		return C.THEUS_EKERNEL, kernel
 	case errors.As(err, &broken):
 		return C.THEUS_ESPAWN, nil
+	case errors.As(err, &frames):
+		return C.THEUS_ETIMEDOUT, frames
 	case errors.As(err, new(*engine.CodecError)):
 		return C.THEUS_ECODEC, nil
 	case errors.Is(err, engine.ErrNotFound):

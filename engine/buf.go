@@ -124,6 +124,14 @@ func (e *ArgumentError) Error() string { return e.Text }
 // longestKey is a key's size in bytes: keys travel in frames, of which workers send none above 64 KiB.
 const longestKey = 4096
 
+// checkNamed is checkKey where there has to be one.
+func checkNamed(key string) error {
+	if key == "" {
+		return &ArgumentError{"a heavy array needs a key that is not empty"}
+	}
+	return checkKey(key)
+}
+
 func checkKey(key string) error {
 	if len(key) > longestKey {
 		return &ArgumentError{fmt.Sprintf("the heavy key %.40q… has %d bytes, more than %d", key, len(key), longestKey)}

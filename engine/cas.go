@@ -72,10 +72,7 @@ func (e *Engine) CAS(expected uint64, updates []Update, strict bool) (version ui
 func (e *Engine) op(u *Update) (state.Op, error) {
 	switch u.Kind {
 	case SetHeavy:
-		if u.Path == "" {
-			return state.Op{}, &ArgumentError{"a heavy array needs a key that is not empty"}
-		}
-		if err := checkKey(u.Path); err != nil {
+		if err := checkNamed(u.Path); err != nil {
 			return state.Op{}, err
 		}
 		if u.Buf == nil {

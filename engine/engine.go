@@ -55,6 +55,8 @@ type Engine struct {
 	poison  atomic.Pointer[guard.Panic]
 	trimmer trimmer
 	reaper  reaper
+	ended   chan struct{} // closed when the engine is, or is poisoned, for who waits for readers
+	ending  sync.Once     // guards ended
 
 	mu       sync.Mutex // guards closed and building
 	closed   bool
@@ -82,7 +84,7 @@ func Open(o Options) (*Engine, error) {
 	if err := shm.Ready(); err != nil {
 		return nil, err
 	}
-	e := &Engine{options: o, store: state.New(), building: map[string]int{}}
+	e := &Engine{options: o, store: state.New(), ended: make(chan struct{}), building: map[string]int{}}
 	e.heap = shm.NewHeap(shm.HeapOptions{
 		Limit: o.HeapBytes, OnDrop: func(seg *shm.Segment) { e.pool.Retire(seg) }, OnSpare: e.trimLater, Cancelled: e.mayAllocate,
 	})
@@ -104,6 +106,7 @@ func Open(o Options) (*Engine, error) {
 // Poison records a bug: tasks end, later calls fail with a PoisonedError.
 func (e *Engine) Poison(p *guard.Panic) {
 	if e.poison.CompareAndSwap(nil, p) {
+		e.end()
 		// In a goroutine: the panic may have left a lock of this very goroutine held.
 		guard.Go("poisoning", func(*guard.Panic) {}, func() { e.pool.Fail(&PoisonedError{p}) })
 	}
@@ -146,10 +149,14 @@ func (e *Engine) Close(grace time.Duration) {
 	e.mu.Lock()
 	e.closed = true
 	e.mu.Unlock()
+	e.end()
 	e.pool.Close(grace)
 	e.store.Close()
 	e.stopTrimming()
 }
+
+// end wakes who waits for readers. Check gives an error by now.
+func (e *Engine) end() { e.ending.Do(func() { close(e.ended) }) }
 
 // Closed reports whether Close was called, also of a poisoned engine.
 func (e *Engine) Closed() bool {

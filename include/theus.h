@@ -60,6 +60,8 @@ extern "C" {
 typedef uint64_t theus_engine;   /* an open engine */
 typedef uint64_t theus_buf;      /* an array in shared memory */
 typedef uint64_t theus_snap;     /* a pinned version of the state */
+typedef uint64_t theus_stream;   /* versions of one key, so many at a time */
+typedef uint64_t theus_window;   /* the newest rows of a series that grows */
 typedef uint64_t theus_function; /* code that workers can run */
 typedef uint64_t theus_task;     /* one execution */
 typedef uint64_t theus_blob;     /* bytes that the library owns */
@@ -309,6 +311,39 @@ int32_t theus_alloc_descr(theus_engine engine, const char *key, const char *desc
  * theus_cas. THEUS_ENOTFOUND, THEUS_EHEAP. */
 int32_t theus_edit(theus_engine engine, const char *key, uint32_t flags, theus_buf *out,
                    theus_error *err);
+
+#define THEUS_DROP_OLDEST 1u /* theus_stream_open */
+
+/* Opens a stream of versions of `key`, of which at most `keep` are in use at once: the
+ * current one and the next, so at least 2, and older ones as long as a task, snapshot or buf has them.
+ * When so many are, theus_stream_next waits; with THEUS_DROP_OLDEST it does not, and the oldest
+ * is left to its readers and counts no longer. key may not be NULL; descr, itemsize,
+ * ndim and shape as for theus_alloc_descr. Does not block. THEUS_EINVAL. */
+int32_t theus_stream_open(theus_engine engine, const char *key, const char *descr,
+                          uint64_t itemsize, int32_t ndim, const int64_t *shape, uint64_t keep,
+                          uint32_t flags, theus_stream *out, theus_error *err);
+
+/* The next version to be, zeroed and under construction, as by theus_alloc. Publish it with
+ * theus_cas; or release it, and it never was. timeout_ms < 0: waits as long as it takes.
+ * THEUS_ETIMEDOUT: all are in use; detail: key, versions (that somebody has), building.
+ * THEUS_EHEAP. */
+int32_t theus_stream_next(theus_stream stream, int64_t timeout_ms, theus_buf *out,
+                          theus_error *err);
+
+/* Opens a window on the newest `rows` rows of a series, empty at first. descr, itemsize, ndim and
+ * shape are those of one row, which has at least one byte. It takes the memory of twice as many rows,
+ * 64 KiB at least, and that once more while somebody has what a full one held.
+ * THEUS_EINVAL, THEUS_EHEAP, THEUS_ELIMIT. */
+int32_t theus_window_open(theus_engine engine, const char *key, const char *descr,
+                          uint64_t itemsize, int32_t ndim, const int64_t *shape, uint64_t rows,
+                          theus_window *out, theus_error *err);
+
+/* Writes n rows, one behind the other from `rows` on, at the end of the series, and gives the
+ * window that ends with them: an array of min(rows so far, rows of the window) rows, in one piece,
+ * that later calls never touch. Publish it with theus_cas. n may be 0. After an error nothing was
+ * appended. THEUS_EHEAP. */
+int32_t theus_window_append(theus_window window, const void *rows, uint64_t n, theus_buf *out,
+                            theus_error *err);
 
 /* Where the array is and what it looks like. While it is under construction,
  * data is writable. After publish, data of the same buf stays valid and readable,

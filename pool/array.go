@@ -8,7 +8,8 @@ import (
 	"github.com/theus-project/theus-go/shm"
 )
 
-const maxNDim = 32
+// MaxNDim is how many dimensions an array has at most.
+const MaxNDim = 32
 
 // Layout says how the bytes of an array are to be read.
 type Layout struct {
@@ -123,6 +124,15 @@ func (a *Array) Unref() {
 	a.Segment.Unref()
 }
 
+// OnGone has f called when nobody has the array any more. Of whoever made it, before anyone else has it.
+func (a *Array) OnGone(f func()) {
+	if a.Slot != nil {
+		a.Slot.OnGone(f)
+	} else {
+		a.Segment.OnGone(f)
+	}
+}
+
 const (
 	arrayLive     = 1
 	arrayWritable = 2
@@ -178,8 +188,8 @@ func (d *decoder) array() wireArray {
 	d.u8()
 	a.layout.Descr = d.str()
 	a.key = d.str()
-	if ndim > maxNDim {
-		d.err = fmt.Errorf("an array has %d dimensions, more than %d", ndim, maxNDim)
+	if ndim > MaxNDim {
+		d.err = fmt.Errorf("an array has %d dimensions, more than %d", ndim, MaxNDim)
 		return a
 	}
 	for range ndim {

@@ -47,7 +47,7 @@ func TestDecodersSurviveAnyBytes(t *testing.T) {
 		array := &decoder{buf: b}
 		a := array.array()
 		if array.err == nil {
-			require.LessOrEqual(t, len(a.layout.Shape), maxNDim)
+			require.LessOrEqual(t, len(a.layout.Shape), MaxNDim)
 			a.layout.within(a.offset, 1<<20)
 		}
 	})

@@ -14,7 +14,7 @@ type state int
 const (
 	building state = iota // the host writes
 	live                  // anyone with a writer's descriptor writes
-	packed                // an arena: the host writes slots of which nobody has been told
+	packed                // the host writes parts of which nobody has been told: an arena, or what Append fills
 	granted               // one worker writes
 	frozen                // nobody writes
 	dropped               // the host has let go
@@ -31,9 +31,11 @@ type Segment struct {
 	size   int64
 	label  string
 	refs   atomic.Int64
+	gone   func() // see OnGone
 
 	mu       sync.Mutex
 	state    state
+	appended int64 // bytes, of a segment that Append fills
 	remotes  int
 	sealable bool    // a memfd
 	fd       int     // the host's description: O_RDWR, or O_RDONLY if granted
@@ -183,7 +185,14 @@ func (s *Segment) Unref() {
 	if s.heap.options.OnDrop != nil {
 		s.heap.options.OnDrop(s)
 	}
+	if s.gone != nil {
+		s.gone()
+	}
 }
+
+// OnGone has f called when the last reference has been given back, without any lock of this package held. Of whoever made the
+// segment, before anyone else has it.
+func (s *Segment) OnGone(f func()) { s.gone = f }
 
 // AddRemote counts a worker that was given the segment. The caller has a reference.
 func (s *Segment) AddRemote() {

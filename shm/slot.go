@@ -13,6 +13,7 @@ type Slot struct {
 	size  int64
 	label string
 	refs  atomic.Int64
+	gone  func() // see OnGone
 
 	mu     sync.Mutex // guards the place; taken before arenas.mu, which is needed as well to change it
 	arena  *arena
@@ -80,7 +81,14 @@ func (s *Slot) Unref() {
 	}
 	s.heap.budget.slotReturned(s.heap)
 	s.giveUp()
+	if s.gone != nil {
+		s.gone()
+	}
 }
+
+// OnGone has f called when the last reference has been given back, without any lock of this package held. Of whoever made the
+// reservation, before anyone else has the slot.
+func (s *Slot) OnGone(f func()) { s.gone = f }
 
 // Discard undoes a reservation: nobody has had the slot, so it does not count as returned.
 func (s *Slot) Discard() {

@@ -39,6 +39,7 @@ OPEN_LAZY: Final = 1
 ORDER_F: Final = 1
 LIVE: Final = 2
 BLANK: Final = 4
+DROP_OLDEST: Final = 1
 VIEW_WRITABLE: Final = 1
 VIEW_PUBLISHED: Final = 2
 VIEW_LIVE: Final = 4
@@ -225,6 +226,16 @@ PROTOTYPES: Final[dict[str, tuple[Any, tuple[Any, ...]]]] = {
         (_u64, c.c_char_p, c.c_char_p, _u64, _i32, c.POINTER(_i64), _u32, _out, _err),
     ),
     "theus_edit": (_i32, (_u64, c.c_char_p, _u32, _out, _err)),
+    "theus_stream_open": (
+        _i32,
+        (_u64, c.c_char_p, c.c_char_p, _u64, _i32, c.POINTER(_i64), _u64, _u32, _out, _err),
+    ),
+    "theus_stream_next": (_i32, (_u64, _i64, _out, _err)),
+    "theus_window_open": (
+        _i32,
+        (_u64, c.c_char_p, c.c_char_p, _u64, _i32, c.POINTER(_i64), _u64, _out, _err),
+    ),
+    "theus_window_append": (_i32, (_u64, c.c_void_p, _u64, _out, _err)),
     "theus_view_get": (_i32, (_u64, c.POINTER(View), _err)),
     "theus_snapshot": (_i32, (_u64, _out, _out, _err)),
     "theus_get": (_i32, (_u64, c.c_char_p, _out, _err)),

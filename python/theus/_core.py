@@ -249,6 +249,39 @@ class Core:
         """theus_edit."""
         return self._handle("theus_edit", engine, key, flags)
 
+    def stream_open(
+        self,
+        engine: int,
+        key: bytes,
+        descr: str,
+        itemsize: int,
+        shape: Sequence[int],
+        keep: int,
+        *,
+        drop_oldest: bool,
+    ) -> int:
+        """theus_stream_open."""
+        dims = (c.c_int64 * max(1, len(shape)))(*shape)
+        flags = abi.DROP_OLDEST if drop_oldest else 0
+        layout = (descr.encode(), itemsize, len(shape), dims)
+        return self._handle("theus_stream_open", engine, key, *layout, keep, flags)
+
+    def stream_next(self, stream: int, timeout_ms: int) -> int:
+        """theus_stream_next: a buf handle."""
+        return self._handle("theus_stream_next", stream, timeout_ms)
+
+    def window_open(
+        self, engine: int, key: bytes, descr: str, itemsize: int, shape: Sequence[int], rows: int
+    ) -> int:
+        """theus_window_open."""
+        dims = (c.c_int64 * max(1, len(shape)))(*shape)
+        layout = (descr.encode(), itemsize, len(shape), dims)
+        return self._handle("theus_window_open", engine, key, *layout, rows)
+
+    def window_append(self, window: int, address: int, rows: int) -> int:
+        """theus_window_append: a buf handle."""
+        return self._handle("theus_window_append", window, address, rows)
+
     def view(self, buf: int) -> abi.View:
         """theus_view_get."""
         view = abi.fresh(abi.View)

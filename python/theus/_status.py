@@ -92,6 +92,18 @@ def _heap_full(message: str, status: int, facts: dict[str, Any]) -> BaseExceptio
     )
 
 
+def _stream_full(message: str, status: int, facts: dict[str, Any]) -> BaseException:
+    return errors.StreamFull(
+        f"{message}. Let go of old ones, keep more (keep=), or leave them to their readers "
+        '(full="drop_oldest").',
+        key=str(facts.get("key", "")),
+        versions=facts.get("versions") or (),
+        building=int(facts.get("building", 0)),
+        code=status,
+        detail=facts,
+    )
+
+
 def _crashed(message: str, status: int, facts: dict[str, Any]) -> BaseException:
     signal = int(facts.get("signal") or 0)
     code = facts.get("exit")
@@ -129,6 +141,7 @@ _BUILDERS: dict[int, Callable[[str, int, dict[str, Any]], BaseException]] = {
     abi.ECLOSED: _plain(EngineClosed),
     abi.EFORKED: _forked,
     abi.EHEAP: _heap_full,
+    abi.ETIMEDOUT: _stream_full,  # other waits look at the status themselves
     abi.TASK_CRASHED: _crashed,
     abi.TASK_TIMEOUT: _timeout,
 }

@@ -24,6 +24,7 @@ __all__ = [
     "as_shareable",
     "copy_into_segment",
     "dimensions",
+    "layout_of",
     "mark_published",
     "with_room",
 ]
@@ -46,15 +47,18 @@ def allocate(
     publish: Callable[[ShmArray], Any] | None,
 ) -> ShmArray:
     """An array under construction; `name` tells the library that it will be a version of a key."""
-    if dtype.subdtype is not None:  # such as ("f4", (3,)): numpy puts the inner shape last
-        dtype, inner = dtype.subdtype
-        shape = (*shape, *inner)
-    descr = descr_of(dtype)
-    nbytes = math.prod(shape) * dtype.itemsize
+    descr, itemsize, shape, nbytes = layout_of(shape, dtype)
     buf = with_room(
-        engine, nbytes, lambda: core().alloc(engine, name, descr, dtype.itemsize, shape, flags)
+        engine, nbytes, lambda: core().alloc(engine, name, descr, itemsize, shape, flags)
     )
     return array_of(ArrayHandle(buf, engine), key, publish)
+
+
+def layout_of(shape: Sequence[int], dtype: np.dtype[Any]) -> tuple[str, int, Sequence[int], int]:
+    """An array as the library is told of it: descr, size of an item, shape, and bytes in all."""
+    shape = (*shape, *dtype.shape)  # of ("f4", (3,)), say: numpy puts the inner shape last
+    base = dtype.base
+    return descr_of(base), base.itemsize, shape, math.prod(shape) * base.itemsize
 
 
 def copy_into_segment(engine: int, key: str, obj: Any) -> ShmArray:

@@ -26,6 +26,7 @@ __all__ = [
     "SegmentGone",
     "StatelessnessError",
     "StatelessnessWarning",
+    "StreamFull",
     "TaskTimeout",
     "TheusError",
     "TheusWarning",
@@ -162,6 +163,34 @@ class HeapFull(TheusError, MemoryError):
         self.source = source
         self.holders: tuple[Any, ...] = tuple(holders)
         self.held_by_tasks = held_by_tasks
+
+
+class StreamFull(TheusError, TimeoutError):
+    """All frames that a stream keeps were in use until the timeout.
+
+    Attributes:
+        key: what its frames are published under.
+        versions: those that somebody has; the last one is the current version.
+        building: how many frames are under construction.
+    """
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        key: str = "",
+        versions: Sequence[int] = (),
+        building: int = 0,
+        code: int = 0,
+        detail: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__(message, code=code, detail=detail)
+        self.key = key
+        self.versions: tuple[int, ...] = tuple(versions)
+        self.building = building
+
+    def __str__(self) -> str:
+        return Exception.__str__(self)
 
 
 class SegmentGone(TheusError, LookupError):

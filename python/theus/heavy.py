@@ -12,16 +12,19 @@ from ._core import core
 from ._status import NotFound
 from .allocation import allocate, as_shareable, dimensions, with_room
 from .arrays import ShmArray, memory_of
+from .edited import EditedArray
 from .host_arrays import ArrayHandle, array_of
 from .reaping import reap
+from .stream import Stream
 from .structures import DELETE
 from .updates import c_text
+from .window import Window
 
 if TYPE_CHECKING:
     from .commits import Committer
     from .state import State
 
-__all__ = ["EditedArray", "Heavy"]
+__all__ = ["Heavy"]
 
 
 class Heavy(MutableMapping[str, Any]):
@@ -138,6 +141,71 @@ class Heavy(MutableMapping[str, Any]):
         array = array_of(ArrayHandle(buf, engine), key, self._publish)
         return array.view(EditedArray)
 
+    def stream(
+        self,
+        key: str,
+        shape: int | Sequence[int],
+        dtype: Any = np.float64,
+        *,
+        keep: int = 3,
+        full: Literal["wait", "drop_oldest"] = "wait",
+    ) -> Stream:
+        """Frames of one shape, such as pictures of a camera, each the next version of `key`.
+
+        No frame is written again while anybody reads it, and no more than `keep` are in use at
+        once: the current version, those under construction, and older ones that a task, a snapshot
+        or an array still has.
+
+        Args:
+            key: what the frames are to be called.
+            shape: of a frame; an int or a tuple of ints.
+            dtype: of a frame.
+            keep: how many frames may be in use; at least 2.
+            full: what ``next()`` does when so many are. "wait": it waits until one comes free, so
+                that the slowest reader sets the pace. "drop_oldest": it does not; the oldest frame
+                is left to its readers and counts no longer, so that memory grows with them.
+
+        Raises:
+            ValueError: a negative shape, too small a `keep`, another `full`.
+
+        Example:
+            >>> frames = engine.heavy.stream("camera", (1080, 1920, 3), np.uint8)
+            >>> with frames.next() as frame:
+            ...     frame[:] = 255
+        """
+        sizes, kind = dimensions(shape), np.dtype(dtype)
+        return Stream(self._committer.engine, key, sizes, kind, keep, full, self._publish)
+
+    def window(
+        self, key: str, dtype: Any = np.float64, *, rows: int, shape: int | Sequence[int] = ()
+    ) -> Window:
+        """The newest rows of a series that grows at its end, such as ticks or log records.
+
+        It is published at once, with no rows in it, and again by each ``append``: an array of the
+        newest `rows` rows in one piece, which later rows never touch.
+
+        Args:
+            key: what it is to be called; what is published there is replaced.
+            dtype: of the elements; a structured one for records.
+            rows: how many rows it shows at most.
+            shape: of a row; an int or a tuple of ints. Default: a row is one element.
+
+        Raises:
+            HeapFull: there is no room for twice the rows, which is what it takes, 64 KiB at least;
+                as much again while somebody has what it showed earlier.
+            ValueError: a negative shape, or no rows, or rows without any bytes.
+
+        Example:
+            >>> ticks = engine.heavy.window("ticks", [("at", "i8"), ("price", "f8")], rows=1000)
+            >>> ticks.append((1, 101.5))
+            >>> ticks.append([(2, 101.0), (3, 101.25)])
+        """
+        sizes, kind = dimensions(shape), np.dtype(dtype)
+        return Window(self._committer.engine, key, kind, rows, sizes, self._publish_as(key))
+
+    def _publish_as(self, key: str) -> Callable[[ShmArray], Any]:
+        return lambda array: self._committer.publish(array, key)
+
     def _alloc(self, key: str, shape: Sequence[int], dtype: np.dtype[Any], flags: int) -> ShmArray:
         name = c_text(key, "key")
         return allocate(self._committer.engine, name, key, shape, dtype, flags, self._publish)
@@ -212,23 +280,3 @@ class Heavy(MutableMapping[str, Any]):
 
     def __reduce__(self) -> Any:
         raise TypeError("engine.heavy cannot be sent to another process; there, use ctx.heavy")
-
-
-class EditedArray(ShmArray):
-    """What `Heavy.edit` gives: an array that a with-block publishes."""
-
-    __slots__ = ()
-
-    def __enter__(self) -> EditedArray:
-        return self
-
-    def __exit__(self, kind: Any, *_: object) -> None:
-        if kind is None:
-            self.publish()
-            return
-        memory = memory_of(self)
-        if memory is not None:
-            memory.origin.publish = None
-
-    def __getitem__(self, index: Any) -> Any:
-        return self.view(ShmArray)[index]

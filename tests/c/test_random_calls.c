@@ -10,6 +10,7 @@
 #define THREADS 4
 #define CALLS 3000
 #define HANDLES 256
+#define ENGINE_HEAP (4 << 20)
 
 static _Atomic uint64_t handles[HANDLES]; /* of all threads, so that they release each other's */
 
@@ -167,6 +168,27 @@ static int32_t blob_data(generator *g) {
   return theus_blob_data(some_handle(g), rarely(g) ? NULL : &ptr, rarely(g) ? NULL : &len);
 }
 
+static int32_t open_series(generator *g, int window, theus_error *err) {
+  int64_t shape[40];
+  uint64_t made = 0, *out = rarely(g) ? NULL : &made, size = (uint64_t)some_length(g);
+  int32_t ndim = rarely(g) ? (int32_t)draw(g, 80) - 40 : (int32_t)draw(g, 3);
+  int32_t status;
+  for (int i = 0; i < 40; i++) shape[i] = some_length(g);
+  const int64_t *lengths = rarely(g) ? NULL : shape;
+  if (window) {
+    status = theus_window_open(engine(g), some_text(g), some_text(g), size, ndim, lengths,
+                               (uint64_t)some_length(g), out, err);
+  } else {
+    status = theus_stream_open(engine(g), some_text(g), some_text(g), size, ndim, lengths, draw(g, 5),
+                               (uint32_t)draw(g, 3), out, err);
+  }
+  keep(g, made);
+  return status;
+}
+
+/* More than the rows of any window that fits into the engines' heap. */
+static char rows[5 * ENGINE_HEAP];
+
 /* One call; those that give a handle give it to everybody. */
 static int32_t call(generator *g, uint64_t which, theus_error *err) {
   uint64_t made = 0, version = 0, *out = rarely(g) ? NULL : &made;
@@ -199,13 +221,21 @@ static int32_t call(generator *g, uint64_t which, theus_error *err) {
     case 24: status = theus_queue_open(engine(g), (uint32_t)draw(g, 3), out, err); break;
     case 25: status = theus_logs(engine(g), out, err); break;
     case 26: status = theus_stats(engine(g), out, err); break;
+    case 27: return open_series(g, 0, err);
+    case 28: return open_series(g, 1, err);
+    case 29: status = theus_stream_next(some_handle(g), some_time(g), out, err); break;
+    case 30: {
+      uint64_t n = draw(g, 5);
+      status = theus_window_append(some_handle(g), rarely(g) ? NULL : rows, n, out, err);
+      break;
+    }
     default: status = theus_reap(engine(g), out, err); break;
   }
   keep(g, made);
   return status;
 }
 
-#define FUNCTIONS 28
+#define FUNCTIONS 32
 
 static void *run(void *argument) {
   generator *g = argument;
@@ -230,7 +260,7 @@ static void open_engines(theus_error err) {
     theus_engine opened;
     theus_options options = test_options();
     options.flags = THEUS_OPEN_LAZY;
-    options.heap_bytes = 4 << 20;
+    options.heap_bytes = ENGINE_HEAP;
     options.python = "/nowhere/python";
     options.worker_main = "unused";
     OK(theus_open(&options, &opened, &err));

@@ -124,6 +124,13 @@ def full(_: TheusEngine) -> None:
         small.heavy.alloc("k", 1 << 20)
 
 
+def frames_in_use(engine: TheusEngine) -> None:
+    frames = engine.heavy.stream("frames", 10, keep=2)
+    kept = [frames.next(), frames.next()]
+    frames.next(timeout=0)
+    del kept
+
+
 def forked(engine: TheusEngine) -> None:
     reader, writer = os.pipe()
     child = os.fork()
@@ -166,6 +173,7 @@ PRODUCERS: list[Producer] = [
     too_long,
     crash,
     full,
+    frames_in_use,
     forked,
     closed,
 ]

@@ -109,6 +109,18 @@ class Host:
             raise SystemExit(error.message.decode())
         return out.value
 
+    def _stream(self) -> int:
+        return self._series("theus_stream_open", flags=True)
+
+    def _window(self) -> int:
+        return self._series("theus_window_open")
+
+    def _series(self, name: str, flags: bool = False) -> int:
+        shape = (c.c_int64 * 1)(10)
+        layout = (c.c_char_p(b"<f8"), c.c_uint64(8), c.c_int32(1), shape)
+        last = (c.c_uint64(2), *([c.c_uint32(0)] if flags else []))
+        return self._out(name, c.c_uint64(self.engine), c.c_char_p(b"key"), *layout, *last)
+
     def _task(self, target: bytes = b"os:getpid") -> int:
         call = abi.fresh(abi.Call, target=target)
         return self._out("theus_execute", c.c_uint64(self.engine), c.byref(call))

@@ -39,7 +39,7 @@ def rows() -> list[str]:
 
 
 def test_the_guide_has_what_is_tested() -> None:
-    assert len(programs()) == 5
+    assert len(programs()) == 6
     assert len(rows()) == len(PRODUCERS)
 
 

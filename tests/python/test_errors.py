@@ -26,6 +26,7 @@ BASES = [
     ("EngineClosed", RuntimeError),
     ("ForkedProcessError", RuntimeError),
     ("SegmentGone", LookupError),
+    ("StreamFull", TimeoutError),
 ]
 
 

@@ -36,9 +36,10 @@ MODULES = {b.module: b.code for b in blocks() if b.module is not None}
 
 
 def test_the_readme_has_programs_to_run() -> None:
-    assert len(PROGRAMS) == 3
+    assert len(PROGRAMS) == 4
     assert list(MODULES) == ["statistics_tasks"]
-    assert [printed for _, printed in PROGRAMS if printed] == ["{'spread': 999000.0}", "3"]
+    shown = [printed for _, printed in PROGRAMS if printed]
+    assert shown == ["{'spread': 999000.0}", "3", "200.0 [101.5, 101.25]"]
 
 
 @pytest.mark.parametrize(("code", "printed"), PROGRAMS)
