@@ -22,6 +22,7 @@ injected := build/inject/libtheus.so
 checked := build/cgocheck2/libtheus.so
 raced := build/race/libtheus.so
 neighbour := build/neighbour/libneighbour.so
+checker := build/histories/check
 raced_run = THEUS_LIBRARY=$(abspath $(raced)) GORACE="halt_on_error=1 log_path=$(abspath $(raced)).report" setarch -L -R
 # Sets CC, CXX, PATH and what Go needs, for one recipe line.
 with_toolchain = . $(toolchain) &&
@@ -31,7 +32,7 @@ staticcheck = honnef.co/go/tools/cmd/staticcheck@$(shell sed -n 's/^staticcheck 
 
 present = $(wildcard $(1))
 go_dirs := $(call present,capi engine pool shm internal)
-go_tests := $(call present,tests/neighbour)
+go_tests := $(call present,tests/neighbour tests/histories)
 wheel_sources := $(sort $(shell find $(go_dirs) include python/theus tools -type f \
 	\( -name '*.go' -o -name '*.[ch]' -o -name '*.map' -o -name '*.py' -o -name py.typed \) \
 	-not -path 'python/theus/include/*' -not -name '*_test.go' -not -name 'libtheus*') \
@@ -66,8 +67,9 @@ test-failpoints: $(toolchain) ## Fail each system call of the core in turn; ARGS
 	$(with_toolchain) go test -race -shuffle=on -timeout=30m -tags=failpoints -run=Failpoint $(ARGS) ./shm ./pool ./engine
 
 .PHONY: test-python
-test-python: $(wheel_ready) $(injected) $(neighbour) ## Run the Python tests; ARGS="-k name" picks some
-	THEUS_INJECT_LIBRARY=$(abspath $(injected)) THEUS_NEIGHBOUR_LIBRARY=$(abspath $(neighbour)) $(py) -m pytest $(ARGS)
+test-python: $(wheel_ready) $(injected) $(neighbour) $(checker) ## Run the Python tests; ARGS="-k name" picks some
+	THEUS_INJECT_LIBRARY=$(abspath $(injected)) THEUS_NEIGHBOUR_LIBRARY=$(abspath $(neighbour)) HISTORY_CHECKER=$(abspath $(checker)) \
+		$(py) -m pytest $(ARGS)
 
 .PHONY: test-c
 test-c: $(wheel_ready) $(toolchain) abi ## Build the programs in tests/c against the wheel and run them
@@ -109,6 +111,10 @@ test-race: $(wheel_ready) $(toolchain) $(raced) $(injected) $(neighbour) ## Run 
 lifetime: $(wheel_ready) ## Random programs against a model of plain numpy; EXAMPLES=10000 SEED=7
 	cd tests/python && LIFETIME_EXAMPLES=$(or $(EXAMPLES),10000) LIFETIME_SEED=$(or $(SEED),$$(date +%s)) \
 		$(abspath $(py)) -m pytest -c $(abspath pyproject.toml) -o faulthandler_timeout=0 -q -s test_lifetime_machine.py
+
+.PHONY: histories
+histories: $(wheel_ready) $(checker) ## Check that what clients are told of the state fits together; ROUNDS=100 SEED=7
+	HISTORY_CHECKER=$(abspath $(checker)) $(py) tests/histories --rounds $(or $(ROUNDS),100) $(if $(SEED),--seed $(SEED))
 
 .PHONY: fuzz
 fuzz: $(toolchain) ## Fuzz each Go target for FUZZTIME (5m); FUZZ=name picks some, KEEP=1 keeps inputs
@@ -199,6 +205,9 @@ $(raced): $(wheel_sources) build/sources | $(tools_ready)
 
 $(neighbour): tests/neighbour/neighbour.go | $(toolchain)
 	$(with_toolchain) go build -buildmode=c-shared -buildvcs=false -o $@ ./tests/neighbour
+
+$(checker): $(shell find tests/histories internal -name '*.go' -not -name '*_test.go') go.mod go.sum | $(toolchain)
+	$(with_toolchain) go build -buildvcs=false -o $@ ./tests/histories/check
 
 .PHONY: FORCE
 FORCE:

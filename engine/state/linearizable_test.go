@@ -5,157 +5,139 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
-	"strings"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
 
-	"github.com/anishathalye/porcupine"
+	"github.com/theus-project/theus-go/internal/history"
 )
 
 // Histories of concurrent swaps, transactions and snapshots are those of a store that does one after the other.
-
-// historyKeys are few, so that there are conflicts.
-var historyKeys = []string{"a", "b", "c"}
-
-// historyOp is what a client asked: a snapshot, or a swap that sets some keys and depends on others.
-type historyOp struct {
-	snapshot bool
-	expected uint64
-	checks   string
-	sets     string
-	value    string
-}
-
-// historyAnswer is what it was told.
-type historyAnswer struct {
-	version uint64
-	won     bool
-	values  string // of the snapshot
-}
-
-// historyState is the store as the checker has it.
-type historyState struct {
-	version   uint64
-	values    [3]string
-	changedAt [3]uint64
-}
-
-func (s historyState) String() string { return strings.Join(s.values[:], ",") }
-
-var historyModel = porcupine.Model{
-	Init: func() any { return historyState{} },
-	Step: func(before, input, output any) (bool, any) {
-		s, op, answer := before.(historyState), input.(historyOp), output.(historyAnswer)
-		if op.snapshot {
-			return answer.version == s.version && answer.values == s.String(), s
-		}
-		conflict := false
-		for i, key := range historyKeys {
-			if strings.Contains(op.checks+op.sets, key) && s.changedAt[i] > op.expected {
-				conflict = true
-			}
-		}
-		if conflict || op.sets == "" { // checks alone make no version
-			return answer.won == !conflict && answer.version == s.version, s
-		}
-		s.version++
-		for i, key := range historyKeys {
-			if strings.Contains(op.sets, key) {
-				s.values[i], s.changedAt[i] = op.value, s.version
-			}
-		}
-		return answer.won && answer.version == s.version, s
-	},
-	DescribeOperation: func(input, output any) string { return fmt.Sprintf("%+v → %+v", input, output) },
-}
-
 func TestHistoriesAreLinearizable(t *testing.T) {
 	for round := range 40 {
 		seed := rand.Uint64()
-		history := runHistory(t, seed, 5, 40)
-		if result := porcupine.CheckOperationsTimeout(historyModel, history, time.Minute); result != porcupine.Ok {
-			t.Fatalf("round %d, seed %d: the history is not linearizable: %v", round, seed, result)
+		s := New()
+		version, err := s.CAS(0, []Op{set("n", "0")}, false)
+		if err != nil {
+			t.Fatal(err)
 		}
-	}
-}
-
-// A checker that accepts everything would prove nothing.
-func TestTheCheckerSeesALostUpdate(t *testing.T) {
-	both := func(client int) porcupine.Operation {
-		return porcupine.Operation{
-			ClientId: client, Input: historyOp{sets: "a", value: fmt.Sprint(client)},
-			Call: int64(client), Output: historyAnswer{version: uint64(client), won: true}, Return: int64(10 + client),
+		start := history.State{Version: version, Values: [4]string{3: "0"}, ChangedAt: [4]uint64{3: version}}
+		if err := history.Check(start, runHistory(t, s, seed, 5, 40), time.Minute); err != nil {
+			t.Fatalf("round %d, seed %d: the history is not linearizable: %v", round, seed, err)
 		}
-	}
-	if porcupine.CheckOperations(historyModel, []porcupine.Operation{both(1), both(2)}) {
-		t.Error("two swaps that expect version 0 have both won")
 	}
 }
 
 // runHistory has clients do random things at once, and gives what they asked and were told, and when.
-func runHistory(t *testing.T, seed uint64, clients, ops int) []porcupine.Operation {
+func runHistory(t *testing.T, s *Store, seed uint64, clients, ops int) []history.Event {
 	t.Helper()
-	s := New()
 	begin := time.Now()
 	var mu sync.Mutex
-	var history []porcupine.Operation
+	var events []history.Event
 	var group sync.WaitGroup
 	for client := range clients {
 		group.Go(func() {
 			random := rand.New(rand.NewPCG(seed, uint64(client)))
-			seen := uint64(0)
+			seen := s.Version()
 			for n := range ops {
-				op := historyOp{snapshot: random.IntN(3) == 0, expected: seen, value: fmt.Sprintf("%d.%d", client, n)}
-				if !op.snapshot {
-					op.checks, op.sets = someOf(random, 1), someOf(random, 2)
-				}
-				called := time.Since(begin).Nanoseconds()
-				answer, err := act(s, op)
-				returned := time.Since(begin).Nanoseconds()
+				e := history.Event{Client: client, Operation: anything(random, seen, fmt.Sprintf("%d.%d", client, n))}
+				e.Call = time.Since(begin).Nanoseconds()
+				answer, err := act(s, e.Operation)
+				e.Return = time.Since(begin).Nanoseconds()
 				if err != nil {
 					t.Error(err)
 					return
 				}
-				seen = answer.version
+				e.Answer = &answer
+				if answer.Version != nil {
+					seen = *answer.Version
+				}
 				mu.Lock()
-				history = append(history, porcupine.Operation{ClientId: client, Input: op, Call: called, Output: answer, Return: returned})
+				events = append(events, e)
 				mu.Unlock()
 			}
 		})
 	}
 	group.Wait()
-	return history
+	return events
 }
 
-// someOf gives up to n keys.
-func someOf(random *rand.Rand, n int) string {
-	keys := slices.Clone(historyKeys)
+// anything draws an operation of a client who has seen a version.
+func anything(random *rand.Rand, seen uint64, value string) history.Operation {
+	switch random.IntN(8) {
+	case 0, 1, 2:
+		return history.Operation{Kind: history.Read}
+	case 3:
+		return history.Operation{Kind: history.Add}
+	case 4:
+		return history.Operation{Kind: history.Put, Sets: someOf(random, 1, 2), Value: value}
+	}
+	return history.Operation{
+		Kind: history.Swap, Expected: seen, Checks: someOf(random, 0, 1), Sets: someOf(random, 0, 2), Value: value,
+	}
+}
+
+// someOf gives some of the keys but the last, which counts.
+func someOf(random *rand.Rand, least, most int) []string {
+	keys := slices.Clone(history.Keys[:3])
 	random.Shuffle(len(keys), func(i, j int) { keys[i], keys[j] = keys[j], keys[i] })
-	return strings.Join(keys[:random.IntN(n+1)], "")
+	return keys[:least+random.IntN(most-least+1)]
 }
 
-func act(s *Store, op historyOp) (historyAnswer, error) {
-	if op.snapshot {
-		sn := s.Snapshot()
-		defer sn.Release()
-		var values []string
-		for _, key := range historyKeys {
-			_, b, _, _ := sn.Value(Path{key})
-			values = append(values, string(b))
-		}
-		return historyAnswer{version: sn.Version(), values: strings.Join(values, ",")}, nil
+func act(s *Store, op history.Operation) (history.Answer, error) {
+	switch op.Kind {
+	case history.Read:
+		return readAll(s), nil
+	case history.Add:
+		return addOne(s)
 	}
 	var changes []Op
-	for _, key := range op.checks {
-		changes = append(changes, Op{Kind: Check, Path: Path{string(key)}})
+	for _, key := range op.Checks {
+		changes = append(changes, Op{Kind: Check, Path: Path{key}})
 	}
-	for _, key := range op.sets {
-		changes = append(changes, set(string(key), op.value))
+	for _, key := range op.Sets {
+		changes = append(changes, set(key, op.Value))
 	}
-	version, err := s.CAS(op.expected, changes, false)
+	expected := op.Expected
+	if op.Kind == history.Put {
+		expected = AnyVersion
+	}
+	version, err := s.CAS(expected, changes, false)
 	if err != nil && !errors.As(err, new(*ConflictError)) {
-		return historyAnswer{}, err
+		return history.Answer{}, err
 	}
-	return historyAnswer{version: version, won: err == nil}, nil
+	return history.Answer{Version: &version, Won: op.Kind == history.Swap && err == nil}, nil
+}
+
+func readAll(s *Store) history.Answer {
+	sn := s.Snapshot()
+	defer sn.Release()
+	version := sn.Version()
+	values := map[string]string{}
+	for _, key := range history.Keys {
+		_, b, _, _ := sn.Value(Path{key})
+		values[key] = string(b)
+	}
+	return history.Answer{Version: &version, Values: values}
+}
+
+// addOne reads, adds and swaps until nobody came in between.
+func addOne(s *Store) (history.Answer, error) {
+	last := history.Keys[3]
+	for {
+		before := readAll(s)
+		n, err := strconv.Atoi(before.Values[last])
+		if err != nil {
+			return history.Answer{}, err
+		}
+		sum := strconv.Itoa(n + 1)
+		_, err = s.CAS(*before.Version, []Op{set(last, sum)}, false)
+		if err == nil {
+			return history.Answer{Value: &sum}, nil
+		}
+		if !errors.As(err, new(*ConflictError)) {
+			return history.Answer{}, err
+		}
+	}
 }

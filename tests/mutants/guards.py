@@ -304,4 +304,29 @@ MUTANTS = (
         PythonTest("test_limits_surroundings.py", "test_threads_run_out_while_it_is_used"),
         (Cut("capi/threads.go", "\toccupyThreads(wanted)\n", ""),),
     ),
+    Mutant(
+        "version check",
+        "of two swaps that stand on the same version and touch the same, one loses",
+        GoTest("./engine/state", "TestHistoriesAreLinearizable"),
+        (
+            Cut(
+                "engine/state/store.go",
+                "\tif now != seen {\n\t\tif err := now.admit(",
+                "\tif false {\n\t\tif err := now.admit(",
+            ),
+        ),
+        tries=5,
+    ),
+    Mutant(
+        "rows behind rows",
+        "what is appended to a window never touches what it showed before",
+        GoTest("./engine", "TestWindowsNeverChange"),
+        (Cut("shm/append.go", "\ts.appended += n\n", "\ts.appended = n\n"),),
+    ),
+    Mutant(
+        "frames in use",
+        "a stream has no more frames in memory than it keeps",
+        GoTest("./engine", "TestAFrameIsInUseWhileAnybodyHasIt"),
+        (Cut("engine/stream.go", "len(s.frames) >= s.options.Keep", "false"),),
+    ),
 )
