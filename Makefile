@@ -112,6 +112,11 @@ lifetime: $(wheel_ready) ## Random programs against a model of plain numpy; EXAM
 	cd tests/python && LIFETIME_EXAMPLES=$(or $(EXAMPLES),10000) LIFETIME_SEED=$(or $(SEED),$$(date +%s)) \
 		$(abspath $(py)) -m pytest -c $(abspath pyproject.toml) -o faulthandler_timeout=0 -q -s test_lifetime_machine.py
 
+.PHONY: state
+state: $(wheel_ready) ## Random programs on the state against a plain dict; EXAMPLES=10000 SEED=7
+	cd tests/python && STATE_EXAMPLES=$(or $(EXAMPLES),10000) STATE_SEED=$(or $(SEED),$$(date +%s)) \
+		$(abspath $(py)) -m pytest -c $(abspath pyproject.toml) -o faulthandler_timeout=0 -q -s test_state_machine.py
+
 .PHONY: histories
 histories: $(wheel_ready) $(checker) ## Check that what clients are told of the state fits together; ROUNDS=100 SEED=7
 	HISTORY_CHECKER=$(abspath $(checker)) $(py) tests/histories --rounds $(or $(ROUNDS),100) $(if $(SEED),--seed $(SEED))
