@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
 import math
 import operator
@@ -14,16 +13,14 @@ from . import tasks
 from .bounds import DOMAIN, Bounds
 from .contention import CAS_RETRIES
 from .context import Domain, Inputs, TaskContext, WorkerInfo
-from .contracts import ProcessContract, contract_of
-from .errors import ContextError, ContractViolationError
-from .frozen import no_such_name
-from .functions import passes_ctx
+from .contracts import contract_of
+from .declared_inputs import checked_inputs, heavy_keys
+from .errors import ContextError
 from .host_process import HostRun
 from .local import call_process, logger_name, run_async
-from .outputs import HEAVY, commit_of
+from .outputs import commit_of
 from .session import Session
 from .state import State
-from .updates import c_text, lookup_in, parse_path
 
 __all__ = ["Call", "Limits", "Process", "committing", "context_maker"]
 
@@ -85,6 +82,8 @@ class Call:
         limits: Limits,
         *,
         force_parallel: bool = False,
+        rng_key: int | None = None,
+        item: int | None = None,
     ) -> None:
         self.session = session
         self.fn = fn
@@ -94,8 +93,9 @@ class Call:
         self.contract = contract_of(fn)
         self.name = getattr(fn, "__name__", type(fn).__name__)
         self.parallel = force_parallel or self.contract is None or self.contract.parallel
-        self.rng_key = session.next_rng_key()
-        self.state = _checked_inputs(session, self.contract, fn, args, kwargs)
+        self.rng_key = session.next_rng_key() if rng_key is None else rng_key
+        self._item = item  # of a map: the index
+        self.state = checked_inputs(session, self.contract, fn, args, kwargs)
 
     @property
     def in_pool(self) -> bool:
@@ -113,7 +113,7 @@ class Call:
         return tasks.PreparedCall(
             self.session.functions.handle(self.fn),
             tasks.encode_call(args, kwargs),
-            keys=_heavy_keys(self.contract),
+            keys=heavy_keys(self.contract),
             at=None if state is None else state.heavy,
             timeout_ms=self.limits.timeout_ms,
             retries=self.limits.retries,
@@ -136,7 +136,7 @@ class Call:
         """
         if self.parallel:
             state, self.state = self.state or self.session.state(), None
-            make = context_maker(self.session, self.fn, state, self.rng_key, worker)
+            make = context_maker(self.session, self.fn, state, self.rng_key, worker, self._item)
             return self.finish(
                 run_async(lambda: call_process(self.fn, make, self.args, self.kwargs))
             )
@@ -175,12 +175,14 @@ class Call:
         """A run on the version that was checked, or when that has lost on the current one."""
         state, self.state = self.state, None
         if state is None:
-            found = _checked_inputs(self.session, self.contract, self.fn, self.args, self.kwargs)
+            found = checked_inputs(self.session, self.contract, self.fn, self.args, self.kwargs)
             state = found or self.session.state()
         return HostRun(self.name, self.contract, state)
 
     def _call(self, run: HostRun, worker: int) -> Any:
-        make = context_maker(self.session, self.fn, run.state, self.rng_key, worker, run=run)
+        make = context_maker(
+            self.session, self.fn, run.state, self.rng_key, worker, self._item, run
+        )
         return call_process(self.fn, make, self.args, self.kwargs)
 
 
@@ -219,57 +221,6 @@ def context_maker(
         rng_key=rng_key,
         item=item,
     )
-
-
-def _heavy_keys(contract: ProcessContract | None) -> list[bytes]:
-    declared = contract.inputs if contract is not None else ()
-    return [c_text(n[len(HEAVY) :], "key") for n in declared if n.startswith(HEAVY)]
-
-
-def _checked_inputs(
-    session: Session,
-    contract: ProcessContract | None,
-    fn: Process,
-    args: Sequence[Any],
-    kwargs: Mapping[str, Any],
-) -> State | None:
-    """The version to run on when the contract names inputs, which must all be there."""
-    if contract is None or not contract.inputs:
-        return None
-    state = session.state()
-    given = {*kwargs, *_bound(fn, args)}
-    for name in contract.inputs:
-        if name.startswith(HEAVY):
-            key = name[len(HEAVY) :]
-            if key not in state.heavy:
-                raise _missing(fn, name, state.heavy._missing(key))
-        elif name not in given and lookup_in(state.data)(parse_path(name)) is None:
-            raise _missing(fn, name, _nearest(name, given, state.data))
-    return state
-
-
-def _nearest(name: str, given: set[str], data: Mapping[str, Any]) -> str:
-    """What there is in place of a path, as far down as the state has it."""
-    *above, last = parse_path(name)
-    below = lookup_in(data)(tuple(above)) if above else None
-    if isinstance(below, Mapping):
-        return f"{'.'.join(above)}: {no_such_name(last, below)}"
-    return no_such_name(name, {*given, *data})
-
-
-def _missing(fn: Process, name: str, why: str) -> ContractViolationError:
-    return ContractViolationError(
-        f"process {getattr(fn, '__name__', fn)!r} declares the input {name!r}, which is neither an "
-        f"argument of this call nor in the state: {why}"
-    )
-
-
-def _bound(fn: Process, args: Sequence[Any]) -> list[str]:
-    """Names of the parameters that positional arguments fill."""
-    if not args:
-        return []
-    names = [p.name for p in inspect.signature(fn).parameters.values()]
-    return names[int(passes_ctx(fn)) :][: len(args)]
 
 
 def committing(session: Session, fn: Process) -> Callable[[Any], Any]:

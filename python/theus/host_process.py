@@ -150,8 +150,13 @@ class HostRun:
 
 
 def _note(error: BaseException, text: str) -> None:
-    if hasattr(error, "add_note") and text not in getattr(error, "__notes__", ()):  # Python 3.11
+    notes = getattr(error, "__notes__", ())
+    if text in notes:
+        return
+    if hasattr(error, "add_note"):
         error.add_note(text)
+    else:  # Python 3.10 prints no notes, but who asks for them finds them
+        error.__notes__ = [*notes, text]
 
 
 class WritableDomain(AttributeDict):

@@ -9,11 +9,12 @@ from typing import Any
 
 from . import tasks
 from ._core import core
-from .calls import Limits, committing, context_maker
+from .calls import Call, Limits, committing
+from .contracts import contract_of
+from .declared_inputs import checked_inputs, heavy_keys
 from .dispatch import wait_for_task
 from .errors import EngineClosed, ForkedProcessError
 from .exiting import end_thread_at_exit
-from .local import call_process, run_async
 from .session import Session
 from .waiting import wait_quietly
 
@@ -29,6 +30,8 @@ class PoolBatches:
         self._session = session
         self._limits = limits
         self._rng_key = session.next_rng_key()
+        self._fn = fn
+        self._contract = contract_of(fn)
         self._function = session.functions.handle(fn)
         self._commit = committing(session, fn)
 
@@ -37,9 +40,12 @@ class PoolBatches:
         session = self._session
         session.require_open()
         session.expect_logs()
+        state = checked_inputs(session, self._contract, self._fn, items[0], {})
         prepared = tasks.PreparedCall(
             self._function,
             tasks.encode_batch(first, items),
+            keys=heavy_keys(self._contract),
+            at=None if state is None else state.heavy,
             timeout_ms=self._limits.timeout_ms,
             retries=self._limits.retries,
             rng_key=self._rng_key,
@@ -102,7 +108,6 @@ class LocalBatches:
         self._fn = fn
         self._limits = limits
         self._rng_key = session.next_rng_key()
-        self._commit = committing(session, fn)
 
     def submit(self, first: int, items: list[Item], awaited: bool) -> _LocalBatch:
         """Run a batch whose first item has the index `first`."""
@@ -124,9 +129,10 @@ class LocalBatches:
         return values, None
 
     def _call(self, index: int, args: Item, worker: int) -> Any:
-        state = self._session.state()
-        make = context_maker(self._session, self._fn, state, self._rng_key, worker, index)
-        return self._commit(run_async(lambda: call_process(self._fn, make, args, {})))
+        call = Call(
+            self._session, self._fn, args, {}, self._limits, rng_key=self._rng_key, item=index
+        )
+        return call.here_to_the_end(worker)
 
 
 class _LocalBatch:

@@ -4,7 +4,6 @@ committed."""
 from __future__ import annotations
 
 import asyncio
-import sys
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -83,12 +82,11 @@ def test_what_raises_commits_nothing(engine: TheusEngine) -> None:
     with pytest.raises(ValueError, match="on purpose") as other:
         asyncio.run(engine.execute(fails, kind=ValueError))
     assert engine.state.version == 1
-    if sys.version_info >= (3, 11):
-        assert not hasattr(declared.value, "__notes__")
-        assert other.value.__notes__ == [
-            "raised by process 'fails', on version 1 of the state; nothing that it returns or "
-            "writes to ctx.domain was committed"
-        ]
+    assert not hasattr(declared.value, "__notes__")
+    assert other.value.__notes__ == [
+        "raised by process 'fails', on version 1 of the state; nothing that it returns or "
+        "writes to ctx.domain was committed"
+    ]
 
 
 # ---- bounds --------------------------------------------------------------------------------------
@@ -333,8 +331,7 @@ def test_who_loses_to_itself_is_told(engine: TheusEngine) -> None:
     with pytest.raises(ContextError, match=r"domain\.n") as caught:
         engine.run(meddles)
     assert (engine.state.domain.n, len(runs)) == (6, 1)
-    if sys.version_info >= (3, 11):
-        assert "'meddles' has changed this itself while it ran" in caught.value.__notes__[0]
+    assert "'meddles' has changed this itself while it ran" in caught.value.__notes__[0]
     with pytest.raises(ContextError):
         asyncio.run(engine.execute(meddles))
     assert len(runs) == 2

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from conftest import EngineFactory
-from theus import StatelessnessError, TheusEngine, process
+from theus import ContractViolationError, StatelessnessError, TheusEngine, process
 from theus.batches import LARGEST, TARGET, BatchSize
 
 
@@ -184,3 +184,35 @@ def test_batches_are_bounded_and_leave_work_for_all() -> None:
         sizes.ended(size, 1e-6 * sent)
         sent += size
     assert BatchSize(5, 2, 100).next() == 5
+
+
+@process(parallel=True, inputs=["heavy.table", "column"])
+def of_column(ctx: Any, column: int) -> float:
+    return float(ctx.heavy.table[:, column].sum())
+
+
+@process(inputs=["domain.total", "amount"], outputs=["domain.total"])
+def add_to_total(ctx: Any, amount: int) -> None:
+    ctx.domain.total += amount
+
+
+def test_each_item_is_a_call_of_the_contract(engine: TheusEngine) -> None:
+    with pytest.raises(ContractViolationError, match=r"of_column.*input 'heavy\.table'"):
+        list(engine.map(of_column, [0]))
+    with pytest.raises(ContractViolationError, match=r"add_to_total.*input 'domain\.total'"):
+        list(engine.map(add_to_total, [1]))
+    engine.heavy.put("table", np.arange(6.0).reshape(2, 3))
+    assert list(engine.map(of_column, range(3))) == [3.0, 5.0, 7.0]
+
+
+def test_items_of_the_host_write_the_state(engine: TheusEngine) -> None:
+    engine.compare_and_swap(0, data={"domain.total": 0})
+    assert list(engine.map(add_to_total, range(200), chunksize=3)) == [None] * 200
+    assert engine.state.domain.total == sum(range(200))
+
+    async def main() -> None:
+        async for _ in engine.map(add_to_total, range(200)):
+            pass
+
+    asyncio.run(main())
+    assert engine.state.domain.total == 2 * sum(range(200))
