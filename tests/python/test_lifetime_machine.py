@@ -394,6 +394,12 @@ class Machine(RuleBasedStateMachine):
         if self.kept:
             self.engine.run(jobs.forget)
         gc.collect()
+        # What hypothesis remembers of each example is not looked at again: after 2,000 of them that
+        # took more than all else together. Its own cycles have to go now and then.
+        if self.examples % 500 == 0:
+            gc.unfreeze()
+            gc.collect()
+        gc.freeze()
         sys.unraisablehook = self.hook
         if self.failed:  # its error holds arrays
             return
