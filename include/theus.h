@@ -180,7 +180,7 @@ typedef struct theus_view {
 #define THEUS_DELETE_HEAVY 2 /* path is a key, literally */
 #define THEUS_SET 3          /* path, codec, ptr, len: replaces the whole subtree */
 #define THEUS_DELETE 4       /* path: removes the whole subtree */
-#define THEUS_CHECK_HEAVY 5  /* path is a key, literally: a conflict if it changed, and nothing else */
+#define THEUS_CHECK_HEAVY 5  /* path is a key, literally: a conflict if it changed, and nothing else; "" is all */
 #define THEUS_CHECK 6        /* path: the same for the whole subtree; "" is all data */
 
 typedef struct theus_update {

@@ -12,7 +12,7 @@ var ErrClosed = errors.New("the state is closed and takes no more changes; open 
 
 // Conflict is one place that a CAS touches and that changed in between.
 type Conflict struct {
-	Path  string `json:"path"` // dotted path, "" for a check of all data; or the heavy key as it is
+	Path  string `json:"path"` // dotted path, or the heavy key as it is; "" for a check of all data, or of all arrays
 	Heavy bool   `json:"heavy"`
 	// ChangedAt is the last version that touched it, something above or something
 	// below it. When that was forgotten it is the last in which it can have been.
@@ -50,9 +50,16 @@ func (e *ConflictError) Error() string {
 		default:
 			text.WriteString(", ")
 		}
-		fmt.Fprintf(&text, "%s (changed at %d)", cmp.Or(conflict.Path, "(all data)"), conflict.ChangedAt)
+		fmt.Fprintf(&text, "%s (changed at %d)", conflict.place(), conflict.ChangedAt)
 	}
 	return text.String()
+}
+
+func (c *Conflict) place() string {
+	if c.Heavy {
+		return cmp.Or(c.Path, "(all arrays)")
+	}
+	return cmp.Or(c.Path, "(all data)")
 }
 
 // FutureVersionError is a CAS that expects a version which does not exist yet.

@@ -11,9 +11,10 @@ type Heavy struct {
 // heavyTree is one version of the heavy keys. It never changes. A Heavy without
 // an array is the tombstone of a deleted key.
 type heavyTree struct {
-	slots *iradix.Tree[Heavy]
-	count int    // keys with an array
-	floor uint64 // changes up to this version may be forgotten where no slot is
+	slots  *iradix.Tree[Heavy]
+	count  int    // keys with an array
+	floor  uint64 // changes up to this version may be forgotten where no slot is
+	newest uint64 // the last version that touched any key
 }
 
 func newHeavyTree() heavyTree { return heavyTree{slots: iradix.New[Heavy]()} }
@@ -39,6 +40,14 @@ func (h heavyTree) changedAt(key []byte, expected uint64) uint64 {
 	return newest
 }
 
+// anyChangedAt is the last version that touched any key, as far as it lies after expected; else 0.
+func (h heavyTree) anyChangedAt(expected uint64) uint64 {
+	if h.newest <= expected {
+		return 0
+	}
+	return h.newest
+}
+
 // each visits the keys that have an array, in order.
 func (h heavyTree) each(visit func(key string, slot Heavy)) {
 	h.slots.Root().Walk(func(k []byte, slot Heavy) bool {
@@ -54,16 +63,19 @@ type heavyEdit struct {
 	txn     *iradix.Txn[Heavy]
 	count   int
 	floor   uint64
+	newest  uint64
 	version uint64  // the next one
 	ended   []Heavy // what earlier versions had under keys that change now
 	deleted *tombstones
 }
 
 func (h heavyTree) edit(version uint64, deleted *tombstones) *heavyEdit {
-	return &heavyEdit{txn: h.slots.Txn(), count: h.count, floor: h.floor, version: version, deleted: deleted}
+	return &heavyEdit{txn: h.slots.Txn(), count: h.count, floor: h.floor, newest: h.newest, version: version, deleted: deleted}
 }
 
-func (e *heavyEdit) done() heavyTree { return heavyTree{e.txn.CommitOnly(), e.count, e.floor} }
+func (e *heavyEdit) done() heavyTree {
+	return heavyTree{e.txn.CommitOnly(), e.count, e.floor, e.newest}
+}
 
 func (e *heavyEdit) set(key []byte, array Held) {
 	e.count++
@@ -76,6 +88,7 @@ func (e *heavyEdit) delete(key []byte) {
 }
 
 func (e *heavyEdit) put(key []byte, array Held) {
+	e.newest = e.version
 	old, _ := e.txn.Insert(key, Heavy{array, e.version})
 	if old.Array == nil {
 		return

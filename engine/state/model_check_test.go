@@ -88,7 +88,7 @@ func checkReads(t *rapid.T, sn *Snapshot, version uint64, want modelVersion) {
 	if got := sn.HeavyKeys(); !slices.Equal(got, keys) {
 		t.Fatalf("version %d: keys %q, want %q", version, got, keys)
 	}
-	for _, key := range []string{"k", "k.1", "l", ""} {
+	for _, key := range []string{"k", "k.1", "l", "m"} {
 		if slot, ok := sn.Heavy(key); ok != slices.Contains(keys, key) || slot != want.heavy[key] {
 			t.Fatalf("version %d, key %q: %v, want %v", version, key, slot, want.heavy[key])
 		}
@@ -160,7 +160,7 @@ func (m *model) stands(op Op) bool {
 	now := m.versions[m.now()]
 	if ofHeavy(op) {
 		_, ok := now.heavy[op.Key]
-		return ok
+		return ok || op.Key == "" // what touched any is never forgotten
 	}
 	for _, leaf := range now.data {
 		if isPrefix(op.Path, leaf.path) {
@@ -177,7 +177,7 @@ func ofHeavy(op Op) bool {
 func related(a, b Op) bool {
 	aHeavy, bHeavy := ofHeavy(a), ofHeavy(b)
 	if aHeavy || bHeavy {
-		return aHeavy && bHeavy && a.Key == b.Key
+		return aHeavy && bHeavy && (a.Key == b.Key || a.Key == "" || b.Key == "") // "": a check of all
 	}
 	return isPrefix(a.Path, b.Path) || isPrefix(b.Path, a.Path)
 }

@@ -93,6 +93,8 @@ func modelPath() *rapid.Generator[Path] {
 	})
 }
 
+func modelKey() *rapid.Generator[string] { return rapid.SampledFrom([]string{"k", "k.1", "l", "m"}) }
+
 func (m *model) drawOp(t *rapid.T) Op {
 	op := Op{Kind: rapid.SampledFrom([]OpKind{Set, Set, Delete, SetHeavy, SetHeavy, DeleteHeavy, Check, CheckHeavy}).Draw(t, "kind")}
 	switch op.Kind {
@@ -104,9 +106,11 @@ func (m *model) drawOp(t *rapid.T) Op {
 		op.Path = modelPath().Draw(t, "path")
 	case SetHeavy:
 		op.Array = rapid.SampledFrom(m.arrays).Draw(t, "array")
-		op.Key = rapid.SampledFrom([]string{"k", "k.1", "l", ""}).Draw(t, "key")
-	case DeleteHeavy, CheckHeavy:
-		op.Key = rapid.SampledFrom([]string{"k", "k.1", "l", ""}).Draw(t, "key")
+		op.Key = modelKey().Draw(t, "key")
+	case DeleteHeavy:
+		op.Key = modelKey().Draw(t, "key")
+	case CheckHeavy:
+		op.Key = rapid.OneOf(modelKey(), rapid.Just("")).Draw(t, "key")
 	}
 	return op
 }

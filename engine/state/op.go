@@ -27,7 +27,7 @@ const (
 	DeleteHeavy                   // Key is gone; fine when it is absent
 	Set                           // Path is a leaf with Codec and Bytes; what was below it is gone
 	Delete                        // Path and all below it are gone; fine when it is absent
-	CheckHeavy                    // Key stays as it is: a conflict as if it was touched, and nothing else
+	CheckHeavy                    // Key stays as it is: a conflict as if it was touched, and nothing else; "" is all keys
 	Check                         // the same for Path; the empty one is all data
 )
 
@@ -53,7 +53,7 @@ func (k OpKind) String() string {
 type Op struct {
 	Kind  OpKind
 	Path  Path   // Set, Delete, Check
-	Key   string // SetHeavy, DeleteHeavy, CheckHeavy; taken literally, dots mean nothing
+	Key   string // SetHeavy, DeleteHeavy, CheckHeavy; taken literally, dots mean nothing; never empty but for CheckHeavy
 	Codec uint8  // Set: how Bytes are encoded; the store does not look inside
 	Bytes []byte // Set: kept as they are, so the caller must not change them afterwards
 	Array Held   // SetHeavy
@@ -117,6 +117,9 @@ func (c *change) prepare() (problem string) {
 	case SetHeavy, DeleteHeavy, CheckHeavy:
 		if !utf8.ValidString(c.Key) {
 			return "the key is not valid UTF-8; encode keys as UTF-8"
+		}
+		if c.Key == "" && c.Kind != CheckHeavy {
+			return "the key is empty, which no array can have"
 		}
 		if c.Kind == SetHeavy && c.Array == nil {
 			return "no array was given; set Array, or use DeleteHeavy"

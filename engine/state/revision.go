@@ -54,6 +54,9 @@ func (r *revision) conflicts(expected uint64, changes []change) []Conflict {
 }
 
 func (r *revision) changedAt(c *change, expected uint64) uint64 {
+	if c.Kind == CheckHeavy && c.Key == "" {
+		return r.heavy.anyChangedAt(expected)
+	}
 	if c.heavy() {
 		return r.heavy.changedAt(c.key.bytes, expected)
 	}

@@ -91,11 +91,11 @@ func TestReadingASnapshot(t *testing.T) {
 func TestHeavyKeys(t *testing.T) {
 	s := New()
 	x, y := newUnlockedArray(t, s, "x"), newUnlockedArray(t, s, "y")
-	mustCommit(t, s, setHeavy("k", x), setHeavy("k.1", y), setHeavy("", x))
+	mustCommit(t, s, setHeavy("k", x), setHeavy("k.1", y), setHeavy("-", x))
 	mustCommit(t, s, setHeavy("k", y), delHeavy("absent"))
 	sn := s.Snapshot()
 	mustCommit(t, s, delHeavy("k.1"))
-	if got, want := sn.HeavyKeys(), []string{"", "k", "k.1"}; !slices.Equal(got, want) {
+	if got, want := sn.HeavyKeys(), []string{"-", "k", "k.1"}; !slices.Equal(got, want) {
 		t.Errorf("keys %q, want %q", got, want)
 	}
 	if slot, ok := sn.Heavy("k"); !ok || slot.Array != y || slot.ChangedAt != 2 {
@@ -105,7 +105,7 @@ func TestHeavyKeys(t *testing.T) {
 		t.Errorf("a deleted key is %v", slot)
 	}
 	later := s.Snapshot()
-	if got, want := later.HeavyKeys(), []string{"", "k"}; !slices.Equal(got, want) {
+	if got, want := later.HeavyKeys(), []string{"-", "k"}; !slices.Equal(got, want) {
 		t.Errorf("keys %q, want %q", got, want)
 	}
 	sn.Release()
@@ -140,7 +140,7 @@ func TestWhatConflicts(t *testing.T) {
 			[]Conflict{{"b", false, 2}, {"a", false, 2}}},
 		{"a heavy key", nil, []Op{setHeavy("k", array)}, []Op{setHeavy("k", array)}, []Conflict{{"k", true, 2}}},
 		{"a deleted heavy key", nil, []Op{delHeavy("k")}, []Op{setHeavy("k", array)}, []Conflict{{"k", true, 2}}},
-		{"heavy keys have no levels", nil, []Op{setHeavy("k", array)}, []Op{setHeavy("k.1", array), delHeavy("")}, nil},
+		{"heavy keys have no levels", nil, []Op{setHeavy("k", array)}, []Op{setHeavy("k.1", array)}, nil},
 		{"a heavy key is no path", nil, []Op{setHeavy("k", array)}, []Op{set("k", "1")}, nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -253,6 +253,8 @@ func TestOperationsThatMakeNoSense(t *testing.T) {
 		{Op{}, "unknown kind"},
 		{Op{Kind: 9}, "unknown kind"},
 		{Op{Kind: SetHeavy, Key: "k"}, "no array"},
+		{setHeavy("", x), "the key is empty"},
+		{delHeavy(""), "the key is empty"},
 		{Op{Kind: DeleteHeavy, Key: "\xff"}, "UTF-8"},
 		{Op{Kind: CheckHeavy, Key: "\xff"}, "UTF-8"},
 		{Op{Kind: Set, Path: Path{"a", ""}}, "component 1 of the path is empty"},

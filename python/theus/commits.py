@@ -63,7 +63,7 @@ class Committer:
             heavy: arrays by key. One that is under construction, or published already, is taken
                 as it is; anything else is copied into shared memory once.
             read: dotted paths that must not have changed either; "": all data.
-            read_heavy: the same of keys.
+            read_heavy: the same of keys; "": all of them.
 
         Returns:
             The new version.

@@ -55,7 +55,7 @@ class Conflict(NamedTuple):
     """One reason why a compare-and-swap lost.
 
     Attributes:
-        path: the path in ``state.data`` (dotted), or the key of a heavy array.
+        path: the path in ``state.data`` (dotted), or the key of a heavy array; "": all of them.
         changed_at: the version in which it was last changed.
         heavy: True when `path` is the key of a heavy array.
     """

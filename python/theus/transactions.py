@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 __all__ = ["HeavyDraft", "Transaction"]
 
 
+_ALL = ""  # in place of a key: that none was added, replaced or removed
+
+
 class _Open:
     """Whether a transaction can still be written; says no by an exception."""
 
@@ -82,6 +85,7 @@ class HeavyDraft(Mapping[str, Any]):
         return key in self._state.heavy
 
     def __iter__(self) -> Iterator[str]:
+        self._reads[_ALL] = None
         for key in {**dict.fromkeys(self._state.heavy.keys()), **self._changed}:
             if self._changed.get(key) is not DELETE:
                 yield key
@@ -95,8 +99,8 @@ class Transaction:
 
     As a context manager it commits when the block ends, and drops everything when an exception
     leaves it. The commit fails if somebody else has changed in between what the transaction
-    changes, or what it has read by `data` or `heavy`, but for the list of heavy keys. Items and
-    attributes are those of `data`.
+    changes, or what it has read by `data` or `heavy`; the list of heavy keys, or their number,
+    depends on all arrays. Items and attributes are those of `data`.
 
     Attributes:
         state: the version that it stands on; what is read there is not checked.

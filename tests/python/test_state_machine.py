@@ -111,10 +111,18 @@ class Machine(RuleBasedStateMachine):
         reads=st.lists(NAMES, max_size=2),
         writes=st.dictionaries(NAMES, LEAVES, max_size=2),
         key=st.none() | KEYS,
+        lists=st.booleans(),
         between=st.dictionaries(PATHS.map(join), LEAVES, max_size=1),
+        heavy_between=st.just({}) | ARRAYS,
     )
     def transaction(
-        self, reads: list[str], writes: dict[str, Any], key: str | None, between: dict[str, Any]
+        self,
+        reads: list[str],
+        writes: dict[str, Any],
+        key: str | None,
+        lists: bool,
+        between: dict[str, Any],
+        heavy_between: dict[str, Any],
     ) -> None:
         """Reads and writes, while somebody else may change something."""
         before = self.reference.version
@@ -128,10 +136,13 @@ class Machine(RuleBasedStateMachine):
             array = tx.heavy.get(key)
             assert (None if array is None else array.tolist()) == self.reference.heavy.get(key)
             touches.append((True, (key,)))
+        if lists:
+            assert sorted(tx.heavy) == sorted(self.reference.heavy)
+            touches.append((True, ()))  # all that lies below, so to speak
         for name, value in writes.items():
             tx[name] = value  # counts as a change also where it is what was there
-        if between:
-            self.swap(0, between, {})
+        if between or heavy_between:
+            self.swap(0, between, heavy_between)
         touches += [(False, (name,)) for name in writes]
         lost = bool(writes) and self.is_lost(before, touches)
         try:

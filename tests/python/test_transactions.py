@@ -141,6 +141,21 @@ def test_arrays_of_a_transaction(engine: TheusEngine) -> None:
         del tx.heavy["none"]
 
 
+def test_the_list_of_arrays_is_read_too(engine: TheusEngine) -> None:
+    engine.heavy.put("k", np.arange(3))
+    tx = engine.edit()
+    tx.other = list(tx.heavy)
+    engine.heavy.put("l", np.arange(3))
+    with pytest.raises(ContextError, match=r"\(all arrays\) \(changed at 3\)") as lost:
+        tx.commit()
+    assert [(c.path, c.heavy) for c in lost.value.conflicts] == [("", True)]
+    tx = engine.edit()
+    tx.other = len(tx.heavy)
+    engine.update("domain.n", lambda n: n + 1)  # touches no array
+    tx.commit()
+    assert engine.state.other == 2
+
+
 def test_it_ends_once(engine: TheusEngine) -> None:
     tx = engine.transaction(write_timeout_ms=100)
     tx.other = 6
