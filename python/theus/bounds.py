@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from .context import HeavyView
+from .context import DOMAIN, HeavyView
 from .contracts import ProcessContract
 from .errors import ContractViolationError
+from .frozen import FrozenDict, FrozenLeaf
 from .outputs import HEAVY
 from .updates import join_path, parse_path
 
 if TYPE_CHECKING:
     from .arrays import ShmArray
 
-__all__ = ["DOMAIN", "BoundedHeavy", "Bounds"]
-
-DOMAIN = "domain"
+__all__ = ["BoundedDict", "BoundedHeavy", "Bounds"]
 
 
 class Bounds:
@@ -24,8 +23,8 @@ class Bounds:
 
     Without `inputs` it may read everything. With them it reads its arguments, and of the state
     what they name: ``ctx.domain.rate`` by ``"domain.rate"``, or by ``"domain"`` as a whole;
-    ``ctx.heavy`` by ``"heavy.<key>"``. Of a longer path the first name below the domain counts. It
-    may write what its `outputs` name, and read that as well.
+    ``ctx.heavy`` by ``"heavy.<key>"``. On the way to a longer path only that way is seen. It may
+    write what its `outputs` name, and read that as well.
 
     Args:
         name: of the process.
@@ -37,19 +36,34 @@ class Bounds:
         self._inputs = () if contract is None else contract.inputs
         self._outputs = () if contract is None else contract.outputs
         self._heavy = {name[len(HEAVY) :] for name in self._inputs if name.startswith(HEAVY)}
-        paths = [parse_path(name) for name in self._inputs if not name.startswith(HEAVY)]
-        self._domain = {path[1] for path in paths if path[0] == DOMAIN and len(path) > 1}
-        self._reads_domain = not self._inputs or (DOMAIN,) in paths
         self._writes = [parse_path(name) for name in self._outputs if not name.startswith(HEAVY)]
+        reads = [parse_path(name) for name in self._inputs if not name.startswith(HEAVY)]
+        self._reads = [*reads, *self._writes]
 
     @property
     def read_everything(self) -> bool:
         """Whether nothing needs to be asked."""
         return not self._inputs
 
-    def may_read_domain(self, name: str) -> bool:
-        """Whether ``ctx.domain[name]`` is among the inputs, or on the way to an output."""
-        return self._reads_domain or name in self._domain or self.may_write((DOMAIN, name))
+    def may_read(self, path: tuple[str, ...]) -> bool:
+        """Whether a path of the data is among the inputs, below one, or on the way to one."""
+        return not self._inputs or any(
+            path[: len(read)] == read or read[: len(path)] == path for read in self._reads
+        )
+
+    def require_read(self, path: tuple[str, ...]) -> None:
+        """Raise ContractViolationError if a path of the data may not be read."""
+        if not self.may_read(path):
+            first, *rest = path[1:] or path
+            place = f"ctx.{DOMAIN}[{first!r}]" + "".join(f"[{name!r}]" for name in rest)
+            raise self._undeclared(place, join_path([str(name) for name in path]))
+
+    def within(self, path: tuple[str, ...], value: Any) -> Any:
+        """What may be read of the value at a path."""
+        whole = not self._inputs or any(path[: len(read)] == read for read in self._reads)
+        if whole or not isinstance(value, FrozenDict) or isinstance(value, FrozenLeaf):
+            return value
+        return BoundedDict(value, path, self)
 
     def may_write(self, path: tuple[str, ...]) -> bool:
         """Whether a path of the data, or something below it, is among the outputs."""
@@ -60,11 +74,6 @@ class Bounds:
     def may_replace(self, path: tuple[str, ...]) -> bool:
         """Whether a path of the data as a whole is among the outputs."""
         return any(path[: len(output)] == output for output in self._writes)
-
-    def require_domain(self, name: str) -> None:
-        """Raise ContractViolationError if ``ctx.domain[name]`` is not among the inputs."""
-        if not self.may_read_domain(name):
-            raise self._undeclared(f"ctx.domain[{name!r}]", f"domain.{name}")
 
     def may_read_heavy(self, key: str) -> bool:
         return not self._inputs or key in self._heavy
@@ -94,6 +103,41 @@ class Bounds:
             f"process {self._name!r} reads {what}, which is not among its inputs "
             f"{list(self._inputs)}. Declare it: inputs=[…, {path!r}]."
         )
+
+
+class BoundedDict(FrozenDict):
+    """A dict of the state of which a contract names some, further down."""
+
+    __slots__ = ("_bounds", "_path")
+
+    def __init__(self, whole: FrozenDict, path: tuple[str, ...], bounds: Bounds) -> None:
+        own = object.__setattr__  # a snapshot refuses its own
+        own(self, "_bounds", bounds)
+        own(self, "_path", path)
+        super().__init__(
+            (key, bounds.within((*path, key), value))
+            for key, value in whole.items()
+            if bounds.may_read((*path, key))
+        )
+
+    def __missing__(self, key: Any) -> NoReturn:
+        self._bounds.require_read((*self._path, key))
+        raise KeyError(key)
+
+    def get(self, key: Any, default: Any = None) -> Any:
+        """The value, or `default` where there is none; what may not be read is an error."""
+        self._bounds.require_read((*self._path, key))
+        return super().get(key, default)
+
+    def __contains__(self, key: object) -> bool:
+        if isinstance(key, str):
+            self._bounds.require_read((*self._path, key))
+        return super().__contains__(key)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):  # copy, numpy and others probe for these
+            raise AttributeError(name)
+        return super().__getattr__(name)
 
 
 class BoundedHeavy(HeavyView):

@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from . import tasks
-from .bounds import DOMAIN, Bounds
+from .bounds import Bounds
 from .contention import CAS_RETRIES
-from .context import Domain, Inputs, TaskContext, WorkerInfo
+from .context import DOMAIN, Domain, Inputs, TaskContext, WorkerInfo
 from .contracts import contract_of
 from .declared_inputs import checked_inputs, heavy_keys
 from .errors import ContextError

@@ -86,6 +86,10 @@ class Inputs(Mapping[str, Any]):
         return f"ctx.input: {no_such_name(name, self.__dict__)}"
 
 
+DOMAIN = "domain"
+"""The key of the state's data that `ctx.domain` shows."""
+
+
 class Domain(Mapping[str, Any]):
     """The call's arguments layered over ``state.data["domain"]``; read-only.
 
@@ -114,7 +118,11 @@ class Domain(Mapping[str, Any]):
             if not isinstance(below, Mapping):
                 below = {}
             elif self._bounds is not None:
-                below = {k: v for k, v in below.items() if self._bounds.may_read_domain(k)}
+                below = {
+                    key: self._bounds.within((DOMAIN, key), value)
+                    for key, value in below.items()
+                    if self._bounds.may_read((DOMAIN, key))
+                }
             object.__setattr__(self, "_below", below)
         stored: Mapping[str, Any] = self._below
         return stored
@@ -123,7 +131,7 @@ class Domain(Mapping[str, Any]):
         if name in self._arguments:
             return self._arguments[name]
         if self._bounds is not None:
-            self._bounds.require_domain(name)
+            self._bounds.require_read((DOMAIN, name))
         try:
             return self._stored()[name]
         except KeyError:

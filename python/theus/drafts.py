@@ -20,7 +20,13 @@ _ABSENT = object()
 
 
 class Guard(Protocol):
-    """Who says whether a path may be changed."""
+    """Who says whether a path may be read and changed."""
+
+    def may_read(self, path: Path) -> bool:
+        """Whether it, or something below it, may be read."""
+
+    def require_read(self, path: Path) -> None:
+        """Raise if it must not be read."""
 
     def may_write(self, path: Path) -> bool:
         """Whether something at or below it may be."""
@@ -80,7 +86,7 @@ class Draft(AttributeDict):
         base: what the snapshot holds here.
         path: where that is.
         reads: gets the paths that are read; None for what is new, on which nothing can depend.
-        guard: who is asked before a path is changed.
+        guard: who is asked before a path is read or changed.
 
     Example:
         >>> with engine.edit() as state:
@@ -121,10 +127,15 @@ class Draft(AttributeDict):
     def __getitem__(self, key: str) -> Any:
         found = self._find(key)
         if found is _ABSENT:
-            raise MissingName(key, list(self._keys()))
+            raise MissingName(key, list(self._visible()))
         return found
 
     def _find(self, key: str) -> Any:
+        if self._guard is not None:
+            self._guard.require_read((*self._path, key))
+        return self._take(key)
+
+    def _take(self, key: str) -> Any:
         changed = self._changed.get(key)
         if changed is None:
             value = self._base.get(key, _ABSENT)
@@ -160,9 +171,14 @@ class Draft(AttributeDict):
             if value is not DELETE and key not in self._base:
                 yield key
 
+    def _visible(self) -> Iterator[str]:
+        """The keys that may be read."""
+        guard = self._guard
+        return (k for k in self._keys() if guard is None or guard.may_read((*self._path, k)))
+
     def __iter__(self) -> Iterator[str]:
         self._note(None)
-        return self._keys()
+        return self._visible()
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
@@ -170,6 +186,8 @@ class Draft(AttributeDict):
     def __contains__(self, key: object) -> bool:
         if not isinstance(key, str):
             return False
+        if self._guard is not None:
+            self._guard.require_read((*self._path, key))
         changed = self._changed.get(key)
         if changed is None or (isinstance(changed, Draft) and key in self._base):
             self._note(key)
@@ -181,7 +199,7 @@ class Draft(AttributeDict):
             raise AttributeError(name)
         found = self._find(name)
         if found is _ABSENT:
-            raise AttributeError(no_such_name(name, self._keys()))
+            raise AttributeError(no_such_name(name, self._visible()))
         return found
 
     def to_dict(self) -> dict[str, Any]:
@@ -229,7 +247,7 @@ class Draft(AttributeDict):
             return found.to_dict() if isinstance(found, Draft) else found
         if default:
             return default[0]
-        raise MissingName(key, list(self._keys()))
+        raise MissingName(key, list(self._visible()))
 
     def clear(self) -> None:
         """Remove everything."""
@@ -239,7 +257,7 @@ class Draft(AttributeDict):
     def __delitem__(self, key: str) -> None:
         self._ask(key)
         if key not in self:
-            raise MissingName(key, list(self._keys()))
+            raise MissingName(key, list(self._visible()))
         if key in self._base:
             self._changed[key] = DELETE
         else:
@@ -281,7 +299,7 @@ class Draft(AttributeDict):
         for key in names:
             if key not in node._changed:
                 if _is_inner(node._base.get(key)):
-                    node[key]
+                    node._take(key)
                 elif make and key not in node._base:  # only what is put there is a change
                     place = (*node._path, key)
                     node._changed[key] = Draft({}, place, node._reads, node._guard)

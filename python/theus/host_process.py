@@ -6,8 +6,9 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from .bounds import DOMAIN, Bounds
+from .bounds import Bounds
 from .commits import Committer, own_versions
+from .context import DOMAIN
 from .contracts import ProcessContract
 from .drafts import AttributeDict, Draft, MissingName
 from .errors import ContextError, ContractViolationError
@@ -50,7 +51,15 @@ class HostRun:
             self._draft = Draft(self.state.data, (), {}, self)
         return self._draft
 
-    # -- what may be written, for the draft ----------------------------------------------------
+    # -- what may be read and written, for the draft ----------------------------------------------
+
+    def may_read(self, path: tuple[str, ...]) -> bool:
+        """Whether a path is among the inputs, or on the way to one."""
+        return self.bounds.may_read(path)
+
+    def require_read(self, path: tuple[str, ...]) -> None:
+        """Raise if a path must not be read."""
+        self.bounds.require_read(path)
 
     def may_write(self, path: tuple[str, ...]) -> bool:
         """Whether something at or below a path is among the outputs."""
@@ -194,7 +203,7 @@ class WritableDomain(AttributeDict):
         """The argument or value, or `default` where there is none."""
         if name in self._arguments:
             return self._arguments[name]
-        self._bounds.require_domain(name)
+        self._bounds.require_read((DOMAIN, name))
         return self._stored().get(name, default)
 
     def __contains__(self, name: object) -> bool:
@@ -202,7 +211,7 @@ class WritableDomain(AttributeDict):
             return True
         if not isinstance(name, str):
             return False
-        self._bounds.require_domain(name)
+        self._bounds.require_read((DOMAIN, name))
         return name in self._stored()
 
     def __getitem__(self, name: str) -> Any:
@@ -245,10 +254,10 @@ class WritableDomain(AttributeDict):
         root = self._root()
         found = root._inner([DOMAIN], make=False)
         stored = [] if found is None else found._keys()
-        return [*self._arguments, *(n for n in stored if self._bounds.may_read_domain(n))]
+        return [*self._arguments, *(n for n in stored if self._bounds.may_read((DOMAIN, n)))]
 
     def __iter__(self) -> Iterator[str]:
-        stored = [name for name in self._stored() if self._bounds.may_read_domain(name)]
+        stored = [name for name in self._stored() if self._bounds.may_read((DOMAIN, name))]
         return iter({**dict.fromkeys(stored), **self._arguments})
 
     def __len__(self) -> int:

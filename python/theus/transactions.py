@@ -29,6 +29,12 @@ class _Open:
     def __init__(self) -> None:
         self.ended = ""
 
+    def may_read(self, path: tuple[str, ...]) -> bool:
+        return True
+
+    def require_read(self, path: tuple[str, ...]) -> None:
+        pass
+
     def may_write(self, path: tuple[str, ...]) -> bool:
         return True
 

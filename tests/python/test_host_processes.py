@@ -4,6 +4,7 @@ committed."""
 from __future__ import annotations
 
 import asyncio
+import copy
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -187,6 +188,72 @@ def test_only_inputs_are_read(engine: TheusEngine, parallel: bool) -> None:
         return sorted(ctx.domain), ctx.domain.n
 
     assert engine.run(whole) == (["inner", "n", "names"], 1)
+
+
+@pytest.mark.parametrize("parallel", [False, True])
+def test_on_the_way_to_an_input_only_that_way_is_seen(engine: TheusEngine, parallel: bool) -> None:
+    engine.compare_and_swap(
+        1, data={"domain.inner": {"y": 2, "deep": {"p": 1, "q": [2]}, "leaf": {1: 2}}}
+    )
+
+    @process(inputs=["domain.inner.x", "domain.inner.deep.q"], parallel=parallel)
+    def reads(ctx: Any, what: str) -> Any:
+        inner = ctx.domain.inner
+        if what == "declared":
+            assert (inner["x"], inner.x, inner.get("x")) == (1, 1, 1)
+            assert (len(inner), sorted(inner), "x" in inner) == (2, ["deep", "x"], True)
+            assert not hasattr(inner, "__array_interface__")
+            return inner.to_dict(), copy.deepcopy(dict(inner.deep)), list(inner.deep.q)
+        if what == "item":
+            return inner["y"]
+        if what == "attribute":
+            return inner.y
+        if what == "in":
+            return "y" in inner
+        if what == "deeper":
+            return inner.deep.p
+        if what == "number":
+            return inner[3]
+        return inner.get("y")
+
+    shown = {"x": 1, "deep": {"q": [2]}}
+    assert engine.run(reads, what="declared") == (shown, {"q": [2]}, [2])
+    for what in ("item", "attribute", "in", "get"):
+        with pytest.raises(
+            ContractViolationError,
+            match=r"reads ctx\.domain\['inner'\]\['y'\], .*inputs=\[…, 'domain\.inner\.y'\]",
+        ):
+            engine.run(reads, what=what)
+    for what, place in [
+        ("deeper", r"\['inner'\]\['deep'\]\['p'\]"),
+        ("number", r"\['inner'\]\[3\]"),
+    ]:
+        with pytest.raises(ContractViolationError, match=place):
+            engine.run(reads, what=what)
+
+    @process(inputs=["domain.inner"], parallel=parallel)
+    def whole(ctx: Any) -> Any:
+        return ctx.domain.inner.y, ctx.domain.inner.leaf[1]
+
+    assert engine.run(whole) == (2, 2)
+
+
+def test_what_may_be_written_below_may_be_read(engine: TheusEngine) -> None:
+    engine.compare_and_swap(1, data={"domain.inner.y": 2})
+
+    @process(inputs=["domain.n"], outputs=["domain.inner.x"])
+    def writes(ctx: Any) -> None:
+        ctx.domain.inner.x += ctx.domain.n
+
+    engine.run(writes)
+    assert engine.state.domain.inner == {"x": 2, "y": 2}
+
+    @process(inputs=["domain.n"], outputs=["domain.inner.x"])
+    def clears(ctx: Any) -> None:
+        ctx.domain.inner.clear()  # of what it sees
+
+    engine.run(clears)
+    assert engine.state.domain.inner == {"y": 2}
 
 
 def test_an_argument_hides_what_the_state_has(engine: TheusEngine) -> None:
