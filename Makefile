@@ -144,6 +144,15 @@ lint: $(wheel_ready) $(toolchain) ## Check formatting, types and the project's o
 bench: $(wheel_ready) ## Run the benchmarks, side by side with the alternatives
 	@for file in $(sort $(call present,bench/noop.py bench/bench_*.py)); do echo "== $$file"; $(py) $$file; done
 
+# The peers are no concern of the environment that tests run in.
+.PHONY: bench-peers
+bench-peers: $(wheel_built) ## Measure theus beside its peers, which are installed apart, and write docs/benchmarks.md
+	@test -x build/peers/bin/python || $(PYTHON) -m venv build/peers
+	@build/peers/bin/python -m pip --quiet install -r bench/peers/requirements.txt "$$(cat $(wheel_built))"
+	@build/peers/bin/python -m pip --quiet install --force-reinstall --no-deps "$$(cat $(wheel_built))"
+	build/peers/bin/python bench --json build/benchmarks.json $(ARGS)
+	build/peers/bin/python bench/report.py build/benchmarks.json docs
+
 .PHONY: wheel
 wheel: $(wheel_built) ## Build the wheel into dist/; PORTABLE=1 for any glibc since 2.17
 	@cat $(wheel_built)

@@ -1,0 +1,42 @@
+"""theus itself, as the README shows it."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from theus import TheusEngine
+
+from . import WORKERS, Entry
+
+
+class Theus:
+    """An engine, with the calls of its plain functions."""
+
+    def __init__(self, engine: TheusEngine) -> None:
+        self.engine = engine
+        self._keys = itertools.count()
+
+    def run(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        return self.engine.run(function, *arguments)
+
+    def gather(self, function: Callable[[], Any], times: int) -> None:
+        for future in [self.engine.submit(function) for _ in range(times)]:
+            future.result()
+
+    def map(self, function: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
+        return list(self.engine.map(function, items))
+
+    def share(self, array: Any) -> Any:
+        return self.engine.heavy.put(f"shared{next(self._keys)}", array)
+
+
+@contextmanager
+def open_engine() -> Iterator[Theus]:
+    with TheusEngine(workers=WORKERS) as engine:
+        yield Theus(engine)
+
+
+ENTRIES = [Entry("theus", "theus", open_engine, "README.md")]
