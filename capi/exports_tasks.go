@@ -50,7 +50,7 @@ func spans(list *C.theus_span, n C.uint64_t, name string) ([][]byte, error) {
 		return nil, &engine.ArgumentError{Text: fmt.Sprintf("%s has %d spans, more than %d", name, uint64(n), pool.MaxSpans)}
 	}
 	out := make([][]byte, n)
-	room := C.uint64_t(1 << 62)
+	room := C.uint64_t(1 << 56) // what five levels of page tables reach
 	for i := range out {
 		s := (*C.theus_span)(unsafe.Add(unsafe.Pointer(list), i*int(unsafe.Sizeof(*list))))
 		if s.len > 0 && s.ptr == nil {
