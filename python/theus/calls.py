@@ -21,6 +21,7 @@ from .local import call_process, logger_name, run_async
 from .outputs import commit_of
 from .session import Session
 from .state import State
+from .structures import StateUpdate
 
 __all__ = ["Call", "Limits", "Process", "committing", "context_maker"]
 
@@ -223,13 +224,16 @@ def context_maker(
     )
 
 
-def committing(session: Session, fn: Process) -> Callable[[Any], Any]:
-    """Commits what a result of `fn` is to change, if `fn` is a process that does so."""
+def committing(session: Session, fn: Process) -> Callable[[Sequence[Any]], None]:
+    """Commits what results of `fn` are to change, if `fn` is a process that does so."""
     contract = contract_of(fn)
     name = getattr(fn, "__name__", type(fn).__name__)
+    declares = contract is not None and bool(contract.outputs)
 
-    def finish(result: Any) -> Any:
-        session.committer.apply(commit_of(name, contract, result))
-        return result
+    def commit(results: Sequence[Any]) -> None:
+        # Of a million numbers none changes anything, and to ask each costs as much as all else.
+        if declares or any(issubclass(kind, StateUpdate) for kind in set(map(type, results))):
+            for result in results:
+                session.committer.apply(commit_of(name, contract, result))
 
-    return finish
+    return commit

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any
 
@@ -58,7 +58,7 @@ class _PoolBatch:
         self,
         session: Session,
         prepared: tasks.PreparedCall,
-        commit: Callable[[Any], Any],
+        commit: Callable[[Sequence[Any]], None],
         awaited: bool,
     ) -> None:
         self._engine = session.engine
@@ -85,8 +85,7 @@ class _PoolBatch:
             raise
         finally:
             self._release()
-        for value in values:
-            self._commit(value)
+        self._commit(values)
         return values, failure
 
     def cancel(self) -> None:

@@ -111,15 +111,30 @@ class Runner:
         self, task: QueuedTask, callee: Callee, batch: _Batch, heavy: TaskHeavy, clock: _Clock
     ) -> Outcomes:
         values: list[Any] = []
-        for number in range(batch.length):
-            try:
-                args = batch.next()
-                ctx = self._context(task, callee, args, {}, heavy, batch.first_index + number)
+        try:
+            if callee.passes_ctx:
+                self._call_with_ctx(task, callee, batch, heavy, clock, values)
+            else:
                 with clock:
-                    values.append(callee.call(args, {}, ctx))
-            except BaseException as error:
-                return Outcomes(values, failures.describe(error, heavy.keys_read))
+                    callee.call_each(batch.next, batch.length, values)
+        except BaseException as error:
+            return Outcomes(values, failures.describe(error, heavy.keys_read))
         return Outcomes(values, None)
+
+    def _call_with_ctx(
+        self,
+        task: QueuedTask,
+        callee: Callee,
+        batch: _Batch,
+        heavy: TaskHeavy,
+        clock: _Clock,
+        values: list[Any],
+    ) -> None:
+        for number in range(batch.length):
+            args = batch.next()
+            ctx = self._context(task, callee, args, {}, heavy, batch.first_index + number)
+            with clock:
+                values.append(callee.call(args, {}, ctx))
 
     def _context(
         self,
