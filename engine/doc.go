@@ -12,4 +12,13 @@
 // # Pins
 //
 // A Snapshot pins its version. A task pins the version that it was submitted at until it ends.
+//
+// # Versions one after the other
+//
+// A Stream makes versions of one key and counts how many of them anybody has: its places are given up when the last reference to a
+// frame's memory goes, by whatever thread that was. Each frame has memory of its own, so none is ever written twice.
+//
+// A Window shows the newest rows of a series. They lie in one segment, one behind the other, and a window that was given out ends
+// where the rows ended then; what comes later is written behind it. So a window is published without being frozen: the host writes
+// to that segment through Append alone, which never goes back, and no pointer into it is ever given out to be written.
 package engine

@@ -17,6 +17,9 @@
 //	Grant       one worker writes; the host only reads, once Adopt has proved
 //	            that nobody can write any more
 //
+// And one that the host fills from front to back ([Heap.CreateAppended]): readers are told of
+// what was written, and that never changes again.
+//
 // # Access
 //
 // What a process may do is decided by the file description that it was given,
