@@ -14,6 +14,7 @@ from ..module import Module, Process
 __all__ = ["check"]
 
 _OF_MAPPINGS = {"get", "keys", "items", "values", "pop", "popitem", "update", "setdefault", "clear"}
+_OF_DICTS = frozenset(dir(dict)) | {"to_dict"}
 _IN_PLACE = {"append", "extend", "insert", "remove", "sort", "reverse", "add", "discard"}
 Path = list[str | None]
 
@@ -230,7 +231,26 @@ def _read(module: Module, process: Process, node: ast.AST) -> tuple[str | None, 
             name = names[-1]
             if isinstance(node, ast.Attribute) and name in _OF_MAPPINGS:
                 name = None
+        else:
+            return _read_below(module, process, node)
     return (None, "") if name is None else (f"domain.{name}", f"ctx.domain[{name!r}]")
+
+
+def _read_below(
+    module: Module, process: Process, node: ast.Attribute | ast.Subscript
+) -> tuple[str | None, str]:
+    """What is read of a dict of ``ctx.domain`` of which the inputs name a part, further down."""
+    path = domain_path(module, process, node)
+    names = [] if path is None else [name for name in path if name is not None]
+    above = ".".join(names[:-1])
+    if path is None or len(names) < max(3, len(path)):
+        return None, ""
+    if isinstance(node, ast.Attribute) and names[-1] in _OF_DICTS:
+        return None, ""
+    if not any(name.startswith(f"{above}.") for name in process.inputs or ()):
+        return None, ""
+    place = "".join(f"[{name!r}]" for name in names[1:])
+    return f"{above}.{names[-1]}", f"ctx.domain{place}"
 
 
 def _is_loaded(module: Module, node: ast.Attribute | ast.Subscript) -> bool:
@@ -243,8 +263,6 @@ def _declared(module: Module, process: Process, path: str, inputs: tuple[str, ..
     if kind == "heavy":
         return path in inputs
     named = (*inputs, *(process.outputs or ()))  # what it may write it may read as well
-    return (
-        "domain" in named
-        or any(f"{n}.".startswith(f"{path}.") for n in named)
-        or _may_be_argument(module, process, name)
-    )
+    return any(
+        f"{n}.".startswith(f"{path}.") or f"{path}.".startswith(f"{n}.") for n in named
+    ) or _may_be_argument(module, process, name.partition(".")[0])
