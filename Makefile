@@ -119,7 +119,7 @@ state: $(wheel_ready) ## Random programs on the state against a plain dict; EXAM
 
 .PHONY: histories
 histories: $(wheel_ready) $(checker) ## Check that what clients are told of the state fits together; ROUNDS=100 SEED=7
-	HISTORY_CHECKER=$(abspath $(checker)) $(py) tests/histories --rounds $(or $(ROUNDS),100) $(if $(SEED),--seed $(SEED))
+	PYTHONPATH=tests/python HISTORY_CHECKER=$(abspath $(checker)) $(py) tests/histories --rounds $(or $(ROUNDS),100) $(if $(SEED),--seed $(SEED))
 
 .PHONY: fuzz
 fuzz: $(toolchain) ## Fuzz each Go target for FUZZTIME (5m); FUZZ=name picks some, KEEP=1 keeps inputs

@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import itertools
 import statistics
-import time
 from collections.abc import Callable
 
 import numpy as np
+from noop import median_microseconds
 
 from theus import TheusEngine
 
 FEW, MANY = 10, 100_000
 ROUNDS = 30
-CALLS = 200
 GOAL = 1.3
 
 
@@ -44,16 +43,6 @@ def measured(engine: TheusEngine) -> dict[str, Callable[[], object]]:
             engine.state.version, heavy={"array3": array}
         ),
     }
-
-
-def median_microseconds(once: Callable[[], object]) -> float:
-    """Median time of ``once`` over ``CALLS`` calls."""
-    times = []
-    for _ in range(CALLS):
-        began = time.perf_counter_ns()
-        once()
-        times.append(time.perf_counter_ns() - began)
-    return statistics.median(times) / 1000
 
 
 def main() -> None:

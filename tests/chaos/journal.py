@@ -21,38 +21,21 @@ half of it. Half a line counts as none: the writer had not gone on from it.
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
-from pathlib import Path
 from typing import Any
+
+from json_lines import JsonLines, read
+
+__all__ = ["VARIABLE", "Journal", "own", "read"]
 
 VARIABLE = "CHAOS_JOURNAL"
 
 
-class Journal:
-    """Writes facts to the file that the environment names."""
-
-    def __init__(self, path: str) -> None:
-        self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+class Journal(JsonLines):
+    """Writes facts to a file."""
 
     def note(self, what: str, **facts: Any) -> None:
-        # A line of its own, also behind the half of a line that a killed writer has left.
-        os.write(self._fd, b"\n" + json.dumps({"what": what, **facts}).encode() + b"\n")
-
-    def close(self) -> None:
-        os.close(self._fd)
-
-
-def read(path: Path) -> list[dict[str, Any]]:
-    """All facts, in the order in which they were written."""
-    if not path.exists():
-        return []
-    facts = []
-    for line in filter(None, path.read_bytes().splitlines()):
-        with contextlib.suppress(ValueError):  # half a line is no JSON
-            facts.append(json.loads(line))
-    return facts
+        self.append({"what": what, **facts})
 
 
 _own: Journal | None = None

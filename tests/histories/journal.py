@@ -12,29 +12,30 @@ writer can leave, counts as none. Times are of CLOCK_MONOTONIC, which all proces
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import json
 import os
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
+
+from json_lines import JsonLines, read
+
+__all__ = ["KEYS", "VARIABLE", "Journal", "lines", "own", "read", "values_of"]
 
 VARIABLE = "HISTORY_JOURNAL"
 KEYS = ("a", "b", "c", "n")
 
 
-class Journal:
-    """Writes lines to the file that the environment names, which all processes of a host share."""
+class Journal(JsonLines):
+    """Writes lines to a file, which all processes of a host share."""
 
     def __init__(self, path: str) -> None:
-        self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        super().__init__(path)
         self._numbers = itertools.count()
 
     def note(self, **facts: Any) -> None:
-        # A line of its own, also behind the half of a line that a killed writer has left.
-        os.write(self._fd, b"\n" + json.dumps(facts).encode() + b"\n")
+        self.append(facts)
 
     def name(self) -> str:
         """A name for a call."""
@@ -58,15 +59,6 @@ class Journal:
 def values_of(domain: Any) -> dict[str, str]:
     """All values of a state."""
     return {key: str(domain[key]) for key in KEYS}
-
-
-def read(path: Path) -> list[dict[str, Any]]:
-    """All lines, in the order in which they were written."""
-    facts = []
-    for line in filter(None, path.read_bytes().splitlines()):
-        with contextlib.suppress(ValueError):  # half a line is no JSON
-            facts.append(json.loads(line))
-    return facts
 
 
 def lines(facts: Sequence[dict[str, Any]]) -> bytes:

@@ -37,6 +37,7 @@ import lifetime_jobs as jobs
 from lifetime_forks import fork_and_look
 from lifetime_jobs import look, pattern
 from lifetime_model import DERIVATIONS, Bytes, View
+from long_machines import long_settings
 from polling import until
 from theus import ContextError, EngineClosed, SegmentGone, ShmArray, TheusEngine
 
@@ -472,15 +473,7 @@ def test_arrays_live_as_long_as_anything_reads_them(engine: None) -> None:
     machine = hypothesis.seed(SEED)(Machine)
     run_state_machine_as_test(
         machine,
-        settings=hypothesis.settings(
-            max_examples=EXAMPLES,
-            stateful_step_count=STEPS,
-            deadline=None,
-            database=None,
-            suppress_health_check=list(hypothesis.HealthCheck),
-            report_multiple_bugs=False,
-            print_blob=True,
-        ),
+        settings=long_settings(EXAMPLES, STEPS),
     )
     for name, count in hits.items():
         print(f"{name:32} {count:8}")

@@ -22,6 +22,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from long_machines import long_settings
 from state_reference import Path, Reference, Touched, join
 from theus import DELETE, REPLACE, ContextError, State, TheusEngine
 
@@ -217,15 +218,7 @@ def engines() -> Iterator[None]:
 def test_the_state_is_what_a_plain_dict_would_be(engines: None) -> None:
     run_state_machine_as_test(
         hypothesis.seed(SEED)(Machine),
-        settings=hypothesis.settings(
-            max_examples=EXAMPLES,
-            stateful_step_count=STEPS,
-            deadline=None,
-            database=None,
-            suppress_health_check=list(hypothesis.HealthCheck),
-            report_multiple_bugs=False,
-            print_blob=True,
-        ),
+        settings=long_settings(EXAMPLES, STEPS),
     )
     for name, count in sorted(seen.items()):
         print(f"{name:20} {count:8}")
