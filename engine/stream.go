@@ -133,10 +133,8 @@ func (s *Stream) remove(place *frame) {
 // full says what is in use.
 func (s *Stream) full() error {
 	failure := &StreamFullError{Key: s.key, Versions: []uint64{}}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, place := range s.frames {
-		if version := place.version(); version != 0 {
+	for _, b := range s.bufs() {
+		if version := b.publishedIn(); version != 0 {
 			failure.Versions = append(failure.Versions, version)
 		} else {
 			failure.Building++
@@ -145,13 +143,26 @@ func (s *Stream) full() error {
 	return failure
 }
 
-func (f *frame) version() uint64 {
-	if f.buf == nil {
+// bufs lists the frames in use, nil for one that is being made. Their own locks are taken after mu has been given back: what
+// one of them holds when it lets go of memory ends in remove.
+func (s *Stream) bufs() []*Buf {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var bufs []*Buf
+	for _, place := range s.frames {
+		bufs = append(bufs, place.buf)
+	}
+	return bufs
+}
+
+// publishedIn is the version that published the array; 0: none has.
+func (b *Buf) publishedIn() uint64 {
+	if b == nil {
 		return 0
 	}
-	f.buf.mu.Lock()
-	defer f.buf.mu.Unlock()
-	return f.buf.version
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.version
 }
 
 // StreamFullError says that a stream's frames are all in use.

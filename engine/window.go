@@ -70,7 +70,15 @@ func (w *Window) newSegment() (seg *shm.Segment, err error) {
 		seg, err = w.engine.heap.CreateAppended(size, labelOf(w.key))
 		return err
 	})
-	return seg, err
+	if err != nil {
+		return nil, err
+	}
+	// The map for readers now: without one the window could be appended to and not be shown.
+	if _, err := seg.Readable(); err != nil {
+		seg.Unref()
+		return nil, err
+	}
+	return seg, nil
 }
 
 // Append writes rows, which lie in one piece at an address, behind the others, and gives the window that ends with them. It is not

@@ -332,7 +332,8 @@ int32_t theus_stream_next(theus_stream stream, int64_t timeout_ms, theus_buf *ou
 
 /* Opens a window on the newest `rows` rows of a series, empty at first. descr, itemsize, ndim and
  * shape are those of one row, which has at least one byte. It takes the memory of twice as many rows,
- * 64 KiB at least, and that once more while somebody has what a full one held.
+ * 64 KiB at least. When that is full it goes on in as much again; the old goes when the current
+ * version and all readers have left it.
  * THEUS_EINVAL, THEUS_EHEAP, THEUS_ELIMIT. */
 int32_t theus_window_open(theus_engine engine, const char *key, const char *descr,
                           uint64_t itemsize, int32_t ndim, const int64_t *shape, uint64_t rows,

@@ -150,8 +150,15 @@ class Core:
 
     def _handle(self, name: str, *arguments: Any) -> int:
         out = c.c_uint64()
-        self.call(name, *arguments, c.byref(out))
-        return out.value
+        try:
+            self.call(name, *arguments, c.byref(out))
+            return out.value
+        except BaseException:
+            # A call that waits gives handlers of signals their turn when it returns: what it has
+            # given is nobody's then, and a frame of a stream would be in use for ever.
+            if out.value:
+                release_later(out.value)
+            raise
 
     # -- blobs and handles ---------------------------------------------------------------------
 

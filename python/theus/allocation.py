@@ -26,6 +26,7 @@ __all__ = [
     "dimensions",
     "layout_of",
     "mark_published",
+    "whole_number",
     "with_room",
 ]
 
@@ -159,6 +160,23 @@ def dimensions(shape: int | Sequence[int]) -> tuple[int, ...]:
     if any(n >= 2**63 for n in sizes):
         raise ValueError(f"shape {sizes} is larger than any memory")
     return sizes
+
+
+def whole_number(value: Any, name: str, *, least: int) -> int:
+    """An argument that counts something.
+
+    Raises:
+        TypeError: it is no whole number. ValueError: it is too small, or beyond any memory.
+    """
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be a whole number, not {value!r}") from None
+    if number < least:
+        raise ValueError(f"{name} must be at least {least}, not {number}")
+    if number >= 2**63:
+        raise ValueError(f"{name}={number} is larger than any memory")
+    return number
 
 
 def with_room(engine: int, nbytes: int, make: Callable[[], int]) -> int:

@@ -191,8 +191,9 @@ class Heavy(MutableMapping[str, Any]):
             shape: of a row; an int or a tuple of ints. Default: a row is one element.
 
         Raises:
-            HeapFull: there is no room for twice the rows, which is what it takes, 64 KiB at least;
-                as much again while somebody has what it showed earlier.
+            HeapFull: there is no room for twice the rows, which is what it takes, 64 KiB at least.
+                Once that is full it goes on in as much again, while what it shows and what readers
+                have is still in the old: plan for four times the rows.
             ValueError: a negative shape, or no rows, or rows without any bytes.
 
         Example:

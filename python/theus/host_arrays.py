@@ -16,6 +16,7 @@ from ._core import Handle, core
 from .arrays import Origin, ShmArray, memory_of, over_memory
 from .dtypes import dtype_of
 from .errors import SegmentGone
+from .references import holds, reach
 
 __all__ = ["ArrayHandle", "ResultArrays", "array_of", "handles_under", "whole_handle"]
 
@@ -128,7 +129,8 @@ class ResultArrays:
         key: str | None,
         version: int,
     ) -> ShmArray:
-        root = self._find(segment, offset)
+        place = reach(offset, dtype_of(descr).itemsize, shape, strides)
+        root = self._find(segment, place)
         if root is None:
             raise SegmentGone(
                 f"a result refers to segment {segment} ({key or 'without a key'}), which did not "
@@ -146,10 +148,10 @@ class ResultArrays:
             keep=root.handle,
         )
 
-    def _find(self, segment: int, offset: int) -> _Root | None:
+    def _find(self, segment: int, place: tuple[int, int]) -> _Root | None:
         roots = self._roots.setdefault(segment, [])
         for root in roots:
-            if root.covers(offset):
+            if root.covers(place):
                 return root
         if self._taken == self._count:
             return None
@@ -159,7 +161,7 @@ class ResultArrays:
         assert memory is not None
         root = _Root(handle, memory.origin, segment)
         roots.append(root)
-        return root if root.covers(offset) else None
+        return root if root.covers(place) else None
 
 
 class _Root:
@@ -177,5 +179,5 @@ class _Root:
         # What a worker fills begins where its segment does.
         self.start = handle.address - origin.address if origin.segment == segment else 0
 
-    def covers(self, offset: int) -> bool:
-        return self.start <= offset < self.start + max(self.origin.nbytes, 1)
+    def covers(self, place: tuple[int, int]) -> bool:
+        return holds(self.start, self.origin.nbytes, *place)

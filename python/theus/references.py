@@ -8,7 +8,7 @@ pickles.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from . import identity
@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 __all__ = [
     "Resolver",
     "collecting",
+    "holds",
     "offset_of",
+    "reach",
     "reduce_reference",
     "resolving",
     "set_default_resolver",
@@ -127,6 +129,27 @@ def offset_of(array: ShmArray) -> int:
     # A view of no elements may begin where the next array does.
     first = array.__array_interface__["data"][0] if array.size else memory.address
     return int(first) - memory.origin.address
+
+
+def reach(
+    offset: int, itemsize: int, shape: Sequence[int], strides: Sequence[int]
+) -> tuple[int, int]:
+    """Where the bytes of an array begin and end, for one whose first element is at `offset`."""
+    if 0 in shape:
+        return offset, offset
+    steps = [(n - 1) * step for n, step in zip(shape, strides, strict=True)]
+    low = offset + sum(step for step in steps if step < 0)
+    return low, offset + sum(step for step in steps if step > 0) + itemsize
+
+
+def holds(start: int, nbytes: int, low: int, high: int) -> bool:
+    """Whether an array of so many bytes holds all of another one, by where that begins and ends.
+
+    Windows on one series overlap, so where something begins does not tell what it is a part of.
+    """
+    if low == high:
+        return start <= low < start + max(nbytes, 1)
+    return start <= low and high <= start + nbytes
 
 
 def _is_known_to_host(origin: Origin) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
@@ -9,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ._core import Handle, core
-from .allocation import layout_of, with_room
+from .allocation import layout_of, whole_number, with_room
 from .arrays import ShmArray
 from .edited import EditedArray
 from .errors import StreamFull
@@ -48,6 +49,7 @@ class Stream:
     ) -> None:
         if full not in ("wait", "drop_oldest"):
             raise ValueError(f"full must be 'wait' or 'drop_oldest', not {full!r}")
+        keep = whole_number(keep, "keep", least=1)
         if keep < 2:
             raise ValueError(
                 f"keep must be at least 2, not {keep}: the current version is one frame, and the "
@@ -83,6 +85,8 @@ class Stream:
             >>> with stream.next() as frame:
             ...     frame[:] = camera.read()
         """
+        if timeout is not None and math.isnan(timeout):
+            raise ValueError("timeout must be a number of seconds or None, not nan")
         deadline = None if timeout is None else time.monotonic() + timeout
         first = True
         while True:

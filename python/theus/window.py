@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from ._core import Handle, core
-from .allocation import layout_of, with_room
-from .arrays import ShmArray
+from .allocation import layout_of, whole_number, with_room
+from .arrays import ShmArray, memory_of
 from .host_arrays import ArrayHandle, array_of
 from .updates import c_text
 
@@ -30,7 +29,18 @@ class Window:
         dtype: of its elements.
     """
 
-    __slots__ = ("_engine", "_handle", "_lock", "_publish", "dtype", "key", "rows", "shape")
+    __slots__ = (
+        "_added_within",
+        "_engine",
+        "_handle",
+        "_lock",
+        "_publish",
+        "_within",
+        "dtype",
+        "key",
+        "rows",
+        "shape",
+    )
 
     def __init__(
         self,
@@ -39,14 +49,9 @@ class Window:
         dtype: np.dtype[Any],
         rows: int,
         shape: Sequence[int],
-        publish: Callable[[ShmArray], Any],
+        publish: Callable[[ShmArray], int],
     ) -> None:
-        try:
-            rows = operator.index(rows)
-        except TypeError:
-            raise TypeError(f"rows must be a whole number, not {rows!r}") from None
-        if rows < 1:
-            raise ValueError(f"rows must be at least 1, not {rows}")
+        rows = whole_number(rows, "rows", least=1)
         descr, itemsize, shape, nbytes = layout_of(shape, dtype)
         name = c_text(key, "key")
         handle = with_room(
@@ -57,7 +62,11 @@ class Window:
         self._handle = Handle(handle)
         self._engine = engine
         self._publish = publish
-        self._lock = threading.Lock()  # windows are published in the order of their rows
+        # Held while rows are added and published, so that windows are published in the order of
+        # their rows. Reentrant for a handler of a signal that appends in the midst of an append.
+        self._lock = threading.RLock()
+        self._within = 0  # appends of the thread that holds it
+        self._added_within = False  # and that the outermost has yet to publish
         self.key = key
         self.rows = rows
         self.shape = tuple(shape)
@@ -70,6 +79,9 @@ class Window:
         Args:
             rows: what numpy makes an array of: of the shape of a row, or with one more axis in
                 front. It is converted to the window's dtype, and copied.
+
+        An interrupt (Ctrl-C) may leave rows that are not published before the next append. An
+        append in a handler that interrupts another one is published by that one.
 
         Returns:
             The window, read-only: the newest `rows` rows, the last one the newest; fewer as long
@@ -95,12 +107,37 @@ class Window:
                 f"the window heavy[{self.key!r}] takes a row of shape {self.shape}, or several "
                 f"with one more axis in front, not an array of shape {data.shape}"
             )
-        window, address = self._handle.value, data.__array_interface__["data"][0]
+        address = data.__array_interface__["data"][0]
+        core()  # raises in a forked child, where the lock may be held for ever
         with self._lock:
-            buf = with_room(self._engine, 0, lambda: core().window_append(window, address, count))
-            array = array_of(ArrayHandle(buf, self._engine), self.key)
-            self._publish(array)
+            self._within += 1
+            try:
+                return self._append(address, count)
+            finally:
+                self._within -= 1
+
+    def _append(self, address: int, count: int) -> ShmArray:
+        array = self._extend(address, count)
+        if self._within > 1:
+            self._added_within = True
             return array
+        self._show(array)
+        while self._added_within:
+            self._added_within = False
+            array = self._extend(address, 0)
+            self._show(array)
+        return array
+
+    def _extend(self, address: int, count: int) -> ShmArray:
+        window = self._handle.value
+        buf = with_room(self._engine, 0, lambda: core().window_append(window, address, count))
+        return array_of(ArrayHandle(buf, self._engine), self.key)
+
+    def _show(self, array: ShmArray) -> None:
+        version = self._publish(array)
+        memory = memory_of(array)
+        assert memory is not None
+        memory.origin.version = version
 
     def __repr__(self) -> str:
         return f"<window heavy[{self.key!r}] of {self.rows} rows of {self.dtype}{self.shape}>"

@@ -26,6 +26,7 @@ from theus import (
     process,
     stream,
 )
+from theus._core import core
 
 # Small arrays share their memory with others, large ones have their own.
 SHAPES = [(10,), (512, 512)]
@@ -265,3 +266,32 @@ def test_nothing_is_left_of_a_stream(engine: TheusEngine) -> None:
         show(frames, number)
     del engine.heavy["camera"]
     until(lambda: engine.stats()["segments"] == 0, "the frames to go")
+
+
+def test_an_interrupt_takes_no_place(engine: TheusEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C that comes when the library has just given a frame, which nobody gets then."""
+    frames = engine.heavy.stream("camera", 10, keep=2)
+    show(frames, 1)
+    library = core()
+    original = library.raw["theus_stream_next"]
+
+    def interrupted(*arguments: Any) -> int:
+        original(*arguments)
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(library.raw, "theus_stream_next", interrupted)
+    for _ in range(3):
+        with pytest.raises(KeyboardInterrupt):
+            frames.next()
+    monkeypatch.undo()
+    show(frames, 2)
+
+
+@pytest.mark.parametrize(
+    ("keep", "kind"), [(2.5, TypeError), (2**64 + 2, ValueError), (-1, ValueError)]
+)
+def test_how_many_are_kept_is_a_number(engine: TheusEngine, keep: Any, kind: type) -> None:
+    with pytest.raises(kind, match="keep"):
+        engine.heavy.stream("camera", 10, keep=keep)
+    with pytest.raises(ValueError, match="nan"):
+        engine.heavy.stream("camera", 10).next(timeout=float("nan"))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import threading
+import warnings
 from typing import Any
 
 import numpy as np
@@ -169,6 +171,7 @@ def test_full_heaps_and_closed_engines(make_engine: EngineFactory) -> None:
         ({"rows": 3, "shape": -1}, ValueError, "negative"),
         ({"rows": 3, "dtype": object}, TypeError, "Python objects"),
         ({"rows": 2**62}, (ValueError, HeapFull), "address space"),
+        ({"rows": 2**64 + 5}, ValueError, "larger than any memory"),
     ],
 )
 def test_what_makes_no_window(
@@ -207,3 +210,72 @@ def test_nothing_is_left_of_a_window(engine: TheusEngine) -> None:
         ticks.append(number)
     del engine.heavy["ticks"], ticks
     until(lambda: engine.stats()["segments"] == 0, "the window to go")
+
+
+@process(parallel=True)
+def newest_of(ctx: Any, old: Any) -> Any:
+    """The window, though an older one was given, of which it shares the memory."""
+    return ctx.heavy.ticks, ctx.heavy.ticks[-2:], old[:1]
+
+
+def test_windows_that_overlap_are_told_apart_in_results(engine: TheusEngine) -> None:
+    ticks = engine.heavy.window("ticks", rows=20)
+    empty = engine.heavy.ticks
+    old = ticks.append(np.arange(10.0))
+    ticks.append(np.arange(10.0, 20.0))
+    for older in (old, empty):
+        newest, last, first = engine.run(newest_of, old=older)
+        assert newest.tolist() == list(range(20))
+        assert newest.shm.size == 160
+        assert newest._memory.origin.version == engine.state.version
+        assert last.tolist() == [18.0, 19.0]
+        assert first.tolist() == older[:1].tolist()
+
+
+def test_an_append_within_an_append(engine: TheusEngine) -> None:
+    """As by the handler of a signal: the outer one publishes both."""
+    ticks = engine.heavy.window("ticks", rows=10)
+    publish = ticks._publish
+    seen: list[Any] = []
+
+    def interrupted(array: ShmArray) -> int:
+        if not seen:
+            seen.append(None)
+            seen[0] = ticks.append(2.0).tolist()
+        return publish(array)
+
+    ticks._publish = interrupted
+    assert ticks.append(1.0).tolist() == [1.0, 2.0]
+    assert seen == [[1.0, 2.0]]
+    assert engine.heavy.ticks.tolist() == [1.0, 2.0]
+    assert ticks.append(3.0)._memory.origin.version == engine.state.version  # type: ignore[union-attr]
+
+
+def test_a_forked_child_is_told_at_once(engine: TheusEngine) -> None:
+    ticks = engine.heavy.window("ticks", rows=10)
+    reader, writer = os.pipe()
+    locked, done = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with ticks._lock:
+            locked.set()
+            done.wait()
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    locked.wait()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of threads and forks
+        child = os.fork()
+    if child == 0:
+        try:
+            ticks.append(1.0)
+        except BaseException as error:
+            os.write(writer, type(error).__name__.encode())
+        os._exit(0)
+    os.close(writer)
+    os.waitpid(child, 0)
+    done.set()
+    thread.join()
+    with os.fdopen(reader) as said:
+        assert said.read() == "ForkedProcessError"

@@ -17,7 +17,7 @@ from ..context import HeavyView
 from ..dtypes import descr_of, dtype_of
 from ..errors import TheusError
 from ..mapping import PAGE_SIZE, Mapping
-from ..references import offset_of
+from ..references import holds, offset_of, reach
 from . import wire
 from .link import HEAVY, KEYS, NO_DESCRIPTORS, Link
 from .received import take_array
@@ -156,7 +156,8 @@ class TaskHeavy(HeavyView):
     ) -> ShmArray:
         """The array that a pickled reference means; see `theus.references.Resolver`."""
         mapping = self._mapping(segment, key or "")
-        sent = self._cover(segment, offset, mapping.size, key)
+        place = reach(offset, dtype_of(descr).itemsize, shape, strides)
+        sent = self._cover(segment, place, mapping.size, key)
         return self._view(
             sent._replace(
                 offset=offset,
@@ -171,10 +172,10 @@ class TaskHeavy(HeavyView):
     def _note(self, described: WireArray) -> None:
         self._given.setdefault(described.segment, []).append(described)
 
-    def _cover(self, segment: int, offset: int, size: int, key: str | None) -> WireArray:
-        """The array that the task was given and that this byte of a segment belongs to."""
+    def _cover(self, segment: int, place: tuple[int, int], size: int, key: str | None) -> WireArray:
+        """The array that the task was given and that these bytes of a segment belong to."""
         for described in self._given.get(segment, ()):
-            if _covers(described, offset):
+            if _covers(described, place):
                 return described
         # Described as what is certain: so many bytes.
         whole = WireArray(segment, size, 0, 0, False, 0, "|u1", key or "", (size,), (1,))
@@ -306,17 +307,18 @@ class TaskHeavy(HeavyView):
         """
         memory = arrays.memory_of(array)
         assert memory is not None
-        segment, offset = memory.origin.segment, offset_of(array)
+        segment = memory.origin.segment
+        place = reach(offset_of(array), array.itemsize, array.shape, array.strides)
         # The host goes by the same rule, so that its numbers are these.
         for number, described in enumerate(mentioned):
-            if described.segment == segment and _covers(described, offset):
+            if described.segment == segment and _covers(described, place):
                 return number
         output = self.outputs.get(segment)
         if output is not None:
             mentioned.append(output.described)
         else:
             size = self._given[segment][0].size
-            mentioned.append(self._cover(segment, offset, size, memory.origin.key))
+            mentioned.append(self._cover(segment, place, size, memory.origin.key))
         return len(mentioned) - 1
 
     def hand_over(self, referred: Sequence[ShmArray]) -> list[bytes]:
@@ -344,8 +346,8 @@ def _nbytes(described: WireArray) -> int:
     return math.prod(described.shape) * dtype_of(described.descr).itemsize
 
 
-def _covers(described: WireArray, offset: int) -> bool:
-    return described.offset <= offset < described.offset + max(_nbytes(described), 1)
+def _covers(described: WireArray, place: tuple[int, int]) -> bool:
+    return holds(described.offset, _nbytes(described), *place)
 
 
 class Output:
