@@ -121,21 +121,24 @@ class BoundedDict(FrozenDict):
         )
 
     def __missing__(self, key: Any) -> NoReturn:
-        self._bounds.require_read((*self._path, key))
+        self._ask(key)
         raise KeyError(key)
+
+    def _ask(self, key: object) -> None:
+        if isinstance(key, str):  # a path has no other names
+            self._bounds.require_read((*self._path, key))
 
     def get(self, key: Any, default: Any = None) -> Any:
         """The value, or `default` where there is none; what may not be read is an error."""
-        self._bounds.require_read((*self._path, key))
+        self._ask(key)
         return super().get(key, default)
 
     def __contains__(self, key: object) -> bool:
-        if isinstance(key, str):
-            self._bounds.require_read((*self._path, key))
+        self._ask(key)
         return super().__contains__(key)
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):  # copy, numpy and others probe for these
+        if name.startswith("_"):  # copy, numpy, notebooks and others probe for these
             raise AttributeError(name)
         return super().__getattr__(name)
 

@@ -131,7 +131,7 @@ class Draft(AttributeDict):
         return found
 
     def _find(self, key: str) -> Any:
-        if self._guard is not None:
+        if self._guard is not None and isinstance(key, str):  # a path has no other names
             self._guard.require_read((*self._path, key))
         return self._take(key)
 
@@ -197,6 +197,8 @@ class Draft(AttributeDict):
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):  # copy and pickle probe for these
             raise AttributeError(name)
+        if name.startswith("_") and name not in self._keys():  # notebooks and others, for these
+            raise AttributeError(no_such_name(name, self._visible()))
         found = self._find(name)
         if found is _ABSENT:
             raise AttributeError(no_such_name(name, self._visible()))

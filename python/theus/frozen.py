@@ -130,12 +130,12 @@ def thaw(value: Any) -> Any:
     return value
 
 
-def no_such_name(name: str, known: Iterable[Any]) -> str:
+def no_such_name(name: Any, known: Iterable[Any]) -> str:
     """The text for a name that is not there: the closest one, and those that are."""
     import difflib  # only errors need it
 
     names = [k for k in known if isinstance(k, str)]
-    near = difflib.get_close_matches(name, names, n=1)
+    near = difflib.get_close_matches(str(name), names, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     shown = ", ".join(sorted(names)[:20]) + (", …" if len(names) > 20 else "")
     return f"no {name!r} here{hint} (there is: {shown or 'nothing'})"

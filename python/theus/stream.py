@@ -69,7 +69,8 @@ class Stream:
         """The next frame: a zeroed array to fill and publish.
 
         Use it as a context manager, which publishes on exit and drops it when an exception leaves
-        the block; or call its ``publish()``. One that is dropped unpublished never was.
+        the block; or call its ``publish()``. One that is dropped unpublished never was; it has its
+        place as long as a name means it, so ``del frame`` where you handle the exception.
 
         Args:
             timeout: seconds to wait, with ``full="wait"``, until fewer than `keep` frames are in
@@ -88,20 +89,21 @@ class Stream:
         if timeout is not None and math.isnan(timeout):
             raise ValueError("timeout must be a number of seconds or None, not nan")
         deadline = None if timeout is None else time.monotonic() + timeout
-        first = True
+        wait, collected = 0.0, False
         while True:
-            left = _SLICE if deadline is None else min(_SLICE, deadline - time.monotonic())
             try:
-                buf = self._next(0 if first else max(0, round(left * 1000)))
-                return array_of(ArrayHandle(buf, self._engine), self.key, self._publish).view(
-                    EditedArray
-                )
+                buf = self._next(round(wait * 1000))
             except StreamFull:
-                if first:
-                    collect()  # a cycle of garbage may be what has a frame
-                elif left <= 0:
+                left = math.inf if deadline is None else deadline - time.monotonic()
+                if left <= 0:
                     raise
-                first = False
+                if wait and not collected:
+                    collect()  # a cycle of garbage may be what has a frame
+                    collected = True
+                wait = min(_SLICE, left)
+            else:
+                handle = ArrayHandle(buf, self._engine)
+                return array_of(handle, self.key, self._publish).view(EditedArray)
 
     def _next(self, timeout_ms: int) -> int:
         handle = self._handle.value

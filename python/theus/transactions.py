@@ -62,7 +62,7 @@ class HeavyDraft(Mapping[str, Any]):
     def __getitem__(self, key: str) -> ShmArray:
         value = self._changed.get(key)
         if value is None:
-            if isinstance(key, str):
+            if isinstance(key, str) and key:
                 self._reads[key] = None
             array: ShmArray = self._state.heavy[key]
             return array
@@ -86,7 +86,7 @@ class HeavyDraft(Mapping[str, Any]):
     def __contains__(self, key: object) -> bool:
         if key in self._changed:
             return self._changed[key] is not DELETE
-        if isinstance(key, str):
+        if isinstance(key, str) and key:
             self._reads[key] = None
         return key in self._state.heavy
 

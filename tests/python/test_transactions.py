@@ -150,10 +150,15 @@ def test_the_list_of_arrays_is_read_too(engine: TheusEngine) -> None:
         tx.commit()
     assert [(c.path, c.heavy) for c in lost.value.conflicts] == [("", True)]
     tx = engine.edit()
+    assert "" not in tx.heavy, "no array has that key, and so it reads none"
+    tx.other = 1
+    engine.heavy.put("m", np.arange(3))
+    tx.commit()
+    tx = engine.edit()
     tx.other = len(tx.heavy)
     engine.update("domain.n", lambda n: n + 1)  # touches no array
     tx.commit()
-    assert engine.state.other == 2
+    assert engine.state.other == 3
 
 
 def test_it_ends_once(engine: TheusEngine) -> None:
