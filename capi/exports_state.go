@@ -67,14 +67,16 @@ func alloc(h C.uint64_t, key *C.char, descr string, itemsize uint64, ndim C.int3
 	switch {
 	case out == nil:
 		return missing("out")
-	case flags&^(C.THEUS_ORDER_F|C.THEUS_LIVE) != 0:
-		return &engine.ArgumentError{Text: "flags has bits other than THEUS_ORDER_F and THEUS_LIVE"}
+	case flags&^(C.THEUS_ORDER_F|C.THEUS_LIVE|C.THEUS_UNZEROED) != 0:
+		return &engine.ArgumentError{Text: "flags has bits other than THEUS_ORDER_F, THEUS_LIVE and THEUS_UNZEROED"}
 	}
 	layout, err := layoutOf(descr, itemsize, ndim, shape)
 	if err != nil {
 		return err
 	}
-	b, err := e.Alloc(text(key), layout, engine.AllocOptions{Fortran: flags&C.THEUS_ORDER_F != 0, Live: flags&C.THEUS_LIVE != 0})
+	b, err := e.Alloc(text(key), layout, engine.AllocOptions{
+		Fortran: flags&C.THEUS_ORDER_F != 0, Live: flags&C.THEUS_LIVE != 0, Unzeroed: flags&C.THEUS_UNZEROED != 0,
+	})
 	return giveBuf(out, b, e.Engine, err)
 }
 

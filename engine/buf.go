@@ -36,11 +36,12 @@ type View struct {
 
 // AllocOptions say how an array is laid out and kept.
 type AllocOptions struct {
-	Fortran bool // first index varies fastest
-	Live    bool // stays writable, seen at once
+	Fortran  bool // first index varies fastest
+	Live     bool // stays writable, seen at once
+	Unzeroed bool // its first content may be anything: all of it will be written
 }
 
-// Alloc makes a zeroed array that will be a version of key ("": of none).
+// Alloc makes an array, zeroed unless that is waived, that will be a version of key ("": of none).
 func (e *Engine) Alloc(key string, layout pool.Layout, o AllocOptions) (*Buf, error) {
 	if err := e.Check(); err != nil {
 		return nil, err
@@ -58,7 +59,7 @@ func (e *Engine) Alloc(key string, layout pool.Layout, o AllocOptions) (*Buf, er
 	if !o.Live && e.heap.Small(int64(nbytes)) {
 		err = b.allocSmall(int64(nbytes), key, layout)
 	} else {
-		err = b.allocSegment(int64(nbytes), key, layout, o.Live)
+		err = b.allocSegment(int64(nbytes), key, layout, o)
 	}
 	if err != nil {
 		return nil, err
@@ -67,14 +68,17 @@ func (e *Engine) Alloc(key string, layout pool.Layout, o AllocOptions) (*Buf, er
 	return b, nil
 }
 
-func (b *Buf) allocSegment(nbytes int64, key string, layout pool.Layout, live bool) error {
+func (b *Buf) allocSegment(nbytes int64, key string, layout pool.Layout, o AllocOptions) error {
 	create := b.engine.heap.Create
-	if live {
+	switch {
+	case o.Live:
 		create = b.engine.heap.CreateLive
+	case o.Unzeroed:
+		create = b.engine.heap.CreateUnzeroed
 	}
 	return b.engine.pool.WithRoom(func() error {
 		seg, err := create(nbytes, labelOf(key))
-		b.array = &pool.Array{Segment: seg, Key: key, Live: live, Layout: layout}
+		b.array = &pool.Array{Segment: seg, Key: key, Live: o.Live, Layout: layout}
 		return err
 	})
 }
@@ -152,7 +156,9 @@ func (e *Engine) Edit(key string, blank bool) (*Buf, error) {
 	}
 	defer current.Release()
 	layout := current.array.Layout
-	b, err := e.Alloc(key, layout, AllocOptions{Fortran: fortran(&layout), Live: current.array.Live})
+	b, err := e.Alloc(key, layout, AllocOptions{
+		Fortran: fortran(&layout), Live: current.array.Live, Unzeroed: !blank,
+	})
 	if err != nil || blank {
 		return b, err
 	}

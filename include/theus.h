@@ -285,8 +285,9 @@ int32_t theus_close(theus_engine engine, int64_t grace_ms, theus_error *err);
 #define THEUS_ORDER_F 1u /* first index varies fastest; default: the last */
 #define THEUS_LIVE 2u    /* stays writable after publish; readers see writes at once */
 #define THEUS_BLANK 4u   /* theus_edit: do not copy the current content */
+#define THEUS_UNZEROED 8u /* theus_alloc: the content is undefined, it may be an older array's */
 
-/* Allocates a zeroed array in shared memory, 64-byte aligned, to become the next
+/* Allocates an array in shared memory, zeroed and 64-byte aligned, to become the next
  * version of `key`. Nobody sees it before it is published: theus_cas with
  * THEUS_SET_HEAVY. key: at most 4096 bytes; NULL: an array without a name. Sizes of 0 work. A full
  * machine is an error here, never a signal later. May block for the time the

@@ -66,7 +66,7 @@ func newSegmentValue(heap *shm.Heap, codec uint8, spans [][]byte, label string) 
 		v.Spans[i] = Span{Offset: offset, Len: uint64(len(s))}
 		offset = (offset + uint64(len(s)) + spanAlign - 1) &^ (spanAlign - 1)
 	}
-	seg, err := heap.Create(int64(offset), label)
+	seg, err := heap.CreateUnzeroed(int64(offset), label)
 	if err != nil {
 		return Value{}, err
 	}

@@ -175,9 +175,8 @@ func TestWriterFDIsOnlyForLive(t *testing.T) {
 }
 
 func TestPrivateMapIsWritableAndPrivate(t *testing.T) {
-	watch(t)
 	var droppedIDs []uint64
-	h := NewHeap(HeapOptions{OnDrop: func(s *Segment) { droppedIDs = append(droppedIDs, s.ID()) }})
+	h := heapWith(t, HeapOptions{OnDrop: func(s *Segment) { droppedIDs = append(droppedIDs, s.ID()) }})
 	s, err := h.Create(3*4096, "result")
 	require.NoError(t, err)
 	w, _ := s.Writable()

@@ -2,11 +2,7 @@ package shm
 
 // CreateAppended makes a segment that the host fills from front to back, with Append. Errors as for Create.
 func (h *Heap) CreateAppended(size int64, label string) (*Segment, error) {
-	s, err := h.begin(size, label, packed)
-	if err != nil {
-		return nil, err
-	}
-	return s.orGiveUp(s.openForHost(sealSize | h.futureWrite()))
+	return h.makeForHost(size, label, packed, sealSize|h.futureWrite())
 }
 
 // appendPiece is what is copied at once: a copy cannot be interrupted, and the garbage collector would wait for it.

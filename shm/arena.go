@@ -36,9 +36,8 @@ type arenas struct {
 	open *arena // where slots are reserved; nil: none. It has at least one slot, so it has not been dropped
 	held int64  // bytes of the arenas that have slots
 
-	slots    atomic.Int64  // of all arenas, for Stats
-	recycled atomic.Uint64 // arenas in memory that was one before
-	moved    atomic.Uint64 // slots that left an arena that was mostly dead
+	slots atomic.Int64  // of all arenas, for Stats
+	moved atomic.Uint64 // slots that left an arena that was mostly dead
 }
 
 // arena is a host-written segment from which slots are handed out, one behind the other. A slot is
@@ -131,8 +130,8 @@ func (s *Slot) takeFromNew() (full *arena, err error) {
 
 // newArena makes an arena with room for a slot: a large one if it may, one that just suffices if not.
 func (h *Heap) newArena(held, slot int64, label string) (*arena, error) {
-	if kept := h.budget.recycler.take(h, roundUp(slot)); kept != nil {
-		return h.revive(kept, label).arena, nil
+	if kept := h.budget.recycler.takeArena(h, roundUp(slot)); kept != nil {
+		return h.reviveArena(kept, label), nil
 	}
 	size := h.nextSize(held, smallestArena, slot)
 	seg, err := h.createArena(size, label)
@@ -147,14 +146,13 @@ func (h *Heap) newArena(held, slot int64, label string) (*arena, error) {
 
 // createArena makes the segment of an arena.
 func (h *Heap) createArena(size int64, label string) (*Segment, error) {
-	forks := HostForks() // before there is a description that a child could share
-	s, err := h.begin(size, label, packed)
+	s, err := h.makeForHost(size, label, packed, sealSize|h.futureWrite())
 	if err != nil {
 		return nil, err
 	}
-	s.arena, s.forks = &arena{segment: s}, forks
+	s.arena = &arena{segment: s}
 	s.charge.sharedBy(&s.arena.count, inArenas)
-	return s.orGiveUp(s.openForHost(sealSize | h.futureWrite()))
+	return s, nil
 }
 
 // nextSize is how large the next piece should be of which small arrays get parts: as large as

@@ -120,6 +120,13 @@ func (b *budget) ceiling(h *Heap) uint64 {
 	return (b.base + b.left.bytes) / 100 * share
 }
 
+// ceilingOf is what all heaps together may hold as far as is known, without looking at the machine.
+func (b *budget) ceilingOf(h *Heap) uint64 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.ceiling(h)
+}
+
 // fits tells whether used+n ≤ limit, for any numbers.
 func fits(used, n, limit uint64) bool {
 	return used <= limit && n <= limit-used
@@ -200,7 +207,7 @@ func (b *budget) retiring(h *Heap) bool {
 func (b *budget) stats(h *Heap) HeapStats {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	s := HeapStats{InUse: h.used, Limit: h.options.Limit, Recycled: h.arenas.recycled.Load(), Moved: h.arenas.moved.Load()}
+	s := HeapStats{InUse: h.used, Limit: h.options.Limit, Recycled: h.recycled.Load(), Moved: h.arenas.moved.Load()}
 	for c := range b.charges {
 		switch {
 		case c.heap != h:
@@ -279,20 +286,23 @@ func (c *charge) ofCopy() {
 	c.label += " (private copy)"
 }
 
-// keepSpare marks what nobody uses and the heap keeps.
+// keepSpare marks what nobody uses and the heap keeps. Its array has gone; the bytes go when they are released.
 func (c *charge) keepSpare() {
 	c.budget.mu.Lock()
 	defer c.budget.mu.Unlock()
+	if c.arrays == nil {
+		c.heap.returned.Segments++
+	}
 	c.retiring, c.spare = false, true
 	c.label, c.arrays, c.name = "(kept for reuse)", nil, ""
 }
 
-// reuse makes what was kept the charge of an arena again.
-func (c *charge) reuse(label string, arrays *atomic.Int64) {
+// reuse makes what was kept the charge of a segment again.
+func (c *charge) reuse(label string) {
 	c.budget.mu.Lock()
 	defer c.budget.mu.Unlock()
 	c.spare = false
-	c.label, c.arrays, c.name = label, arrays, inArenas
+	c.label = label
 }
 
 // retire marks what the host has let go of but workers have not.

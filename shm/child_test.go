@@ -163,6 +163,7 @@ func childLimits(func() bool) {
 		panic(err)
 	}
 	s.Unref()
+	h.Close()
 	fmt.Println(h.Stats().InUse, "bytes left,", mappings.count.Load(), "mappings")
 }
 

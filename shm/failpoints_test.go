@@ -310,6 +310,7 @@ func (l *heapLife) sandboxWithoutMemfd(table *failpoint.Table) {
 func (l *heapLife) mapsThatCannotBeUnmapped(table *failpoint.Table) {
 	l.t.Helper()
 	h := NewHeap(HeapOptions{})
+	h.Close()                               // it keeps nothing for reuse
 	for nth := uint64(1); nth <= 3; nth++ { // the writable map, the read-only and the private one
 		before := leftovers()
 		s, err := h.Create(1, "unmappable")

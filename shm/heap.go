@@ -1,6 +1,7 @@
 package shm
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"os"
@@ -35,9 +36,10 @@ type Heap struct {
 	allocate allocator
 	arenas   arenas
 	drafts   drafts
-	used     uint64   // guarded by budget.mu
-	returned Returned // guarded by budget.mu
-	closed   bool     // nothing is kept for reuse any more; guarded by recycler.mu
+	recycled atomic.Uint64 // segments and arenas in memory that was used before, for Stats
+	used     uint64        // guarded by budget.mu
+	returned Returned      // guarded by budget.mu
+	closed   bool          // nothing is kept for reuse any more; guarded by recycler.mu
 }
 
 // NewHeap makes an empty heap.
@@ -52,7 +54,7 @@ type HeapStats struct {
 	FreeList      uint64 // kept for reuse, and given back before anything is refused
 	Segments      int    // not yet dropped: segments with one array, and slots of arenas
 	Arenas        int    // not yet dropped
-	Recycled      uint64 // arenas made of memory that was kept, ever
+	Recycled      uint64 // segments and arenas made of memory that was kept, ever
 	Moved         uint64 // small arrays that left an arena that was mostly dead, ever
 	Retiring      int    // segments and arenas that are dropped, but a worker still maps them
 	RetiringBytes uint64
@@ -82,21 +84,59 @@ func (h *Heap) Holders(n int) []Holder { return h.budget.holders(h, n) }
 //
 // Errors: ErrSize, *FullError, *LimitError, *KernelError, or what Cancelled gave.
 func (h *Heap) Create(size int64, label string) (*Segment, error) {
-	s, err := h.begin(size, label, building)
+	if s := h.createAgain(size, label); s != nil {
+		return s.orGiveUp(s.clear())
+	}
+	return h.createFresh(size, label)
+}
+
+// CreateUnzeroed is Create for who writes all of it: at first it may hold what another array of this heap held.
+func (h *Heap) CreateUnzeroed(size int64, label string) (*Segment, error) {
+	if s := h.createAgain(size, label); s != nil {
+		return s, nil
+	}
+	return h.createFresh(size, label)
+}
+
+// createAgain makes a segment in memory that was kept, or nil.
+func (h *Heap) createAgain(size int64, label string) *Segment {
+	kept := h.budget.recycler.takeSegment(h, roundUp(size))
+	if kept == nil {
+		return nil
+	}
+	s := h.revive(kept, size, label, building)
+	s.address = s.w.addr
+	return s
+}
+
+func (h *Heap) createFresh(size int64, label string) (*Segment, error) {
+	return h.makeForHost(size, label, building, sealSize|h.futureWrite())
+}
+
+// makeForHost makes a segment that the host maps and writes. What is kept for reuse takes descriptors and mappings, and
+// is given back before a limit of the process refuses one.
+func (h *Heap) makeForHost(size int64, label string, as state, seals int) (*Segment, error) {
+	s, err := h.tryForHost(size, label, as, seals)
+	if limit := (*LimitError)(nil); errors.As(err, &limit) {
+		if freed, _ := h.budget.recycler.trim(nil, 0); freed > 0 {
+			return h.tryForHost(size, label, as, seals)
+		}
+	}
+	return s, err
+}
+
+func (h *Heap) tryForHost(size int64, label string, as state, seals int) (*Segment, error) {
+	s, err := h.begin(size, label, as)
 	if err != nil {
 		return nil, err
 	}
-	return s.orGiveUp(s.openForHost(sealSize | h.futureWrite()))
+	return s.orGiveUp(s.openForHost(seals))
 }
 
 // CreateLive makes a zeroed segment that stays writable, for the host and for
 // those who are given WriterFD. Errors as for Create.
 func (h *Heap) CreateLive(size int64, label string) (*Segment, error) {
-	s, err := h.begin(size, label, live)
-	if err != nil {
-		return nil, err
-	}
-	return s.orGiveUp(s.openForHost(sealSize))
+	return h.makeForHost(size, label, live, sealSize)
 }
 
 // Grant makes a zeroed segment for one writer elsewhere. The host does not map
@@ -120,7 +160,7 @@ func (h *Heap) Copy(s *Segment, label string) (*Segment, error) {
 	if err != nil {
 		return nil, err
 	}
-	to, err := h.Create(s.Len(), label)
+	to, err := h.CreateUnzeroed(s.Len(), label)
 	if err != nil {
 		return nil, err
 	}
@@ -133,7 +173,10 @@ func (h *Heap) begin(size int64, label string, as state) (*Segment, error) {
 	if size < 0 {
 		return nil, fmt.Errorf("shm: %w: %d bytes for %q", ErrSize, size, label)
 	}
-	s := &Segment{heap: h, id: lastID.Add(1), asked: size, size: roundUp(size), label: label, state: as, fd: -1}
+	s := &Segment{
+		heap: h, id: lastID.Add(1), asked: size, size: roundUp(size), label: label, state: as, fd: -1,
+		forks: HostForks(), // before there is a description that a child could share
+	}
 	s.refs.Store(1)
 	charge, err := h.reserve(label, uint64(s.size))
 	if err != nil {
@@ -169,6 +212,14 @@ func (h *Heap) Close() {
 	h.closed = true
 	h.budget.recycler.mu.Unlock()
 	h.Trim(0)
+}
+
+// cancelled asks whether to go on with something large.
+func (h *Heap) cancelled() error {
+	if ask := h.options.Cancelled; ask != nil {
+		return ask()
+	}
+	return nil
 }
 
 // futureWrite is the seal that forbids new writable maps, where there is one.

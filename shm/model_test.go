@@ -3,6 +3,7 @@
 package shm
 
 import (
+	"bytes"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -26,11 +27,14 @@ type modelled struct {
 func TestLivesOfSegments(t *testing.T) {
 	watch(t)
 	leases := Probe().Leases
+	var recycled uint64
 	rapid.Check(t, func(t *rapid.T) {
 		drops := map[uint64]int{}
 		h := NewHeap(HeapOptions{OnDrop: func(s *Segment) { drops[s.ID()]++ }})
+		defer h.Close()
 		var all []*modelled
 		defer func() {
+			recycled += h.Stats().Recycled
 			for _, m := range all {
 				m.end()
 			}
@@ -42,6 +46,8 @@ func TestLivesOfSegments(t *testing.T) {
 			switch m.kind {
 			case building:
 				m.s, err = h.Create(size, "x")
+				require.NoError(t, err)
+				require.Zero(t, bytes.Trim(view(m.s.Address(), m.s.Size()), "\x00"), "whatever its memory was before")
 			case live:
 				m.s, err = h.CreateLive(size, "x")
 			default:
@@ -71,6 +77,7 @@ func TestLivesOfSegments(t *testing.T) {
 			"write": func(t *rapid.T) {
 				with(t, func(m *modelled) bool { return held(m) && m.kind != granted }, func(m *modelled) {
 					view(m.s.Address(), 1)[0]++
+					view(m.s.Address(), m.s.Size())[m.s.Size()-1]++
 					if !m.frozen {
 						m.content++
 					}
@@ -159,11 +166,14 @@ func TestLivesOfSegments(t *testing.T) {
 					}
 				}
 				got := h.Stats()
-				want.Limit = got.Limit
+				want.Limit, want.FreeList, want.Recycled = got.Limit, got.FreeList, got.Recycled
 				assert.Equal(t, want, got)
 			},
 		})
 	})
+	if Probe().WriteLeases {
+		require.NotZero(t, recycled)
+	}
 }
 
 // end lets go of everything that the model still holds.

@@ -6,13 +6,23 @@ import (
 	"time"
 )
 
-// A fresh page costs ten times what a warm one does, most of it in the kernel. So the memory of an arena that nobody
-// uses any more is kept for the next one, under one law: a page is never used again while any process can still see it. To
-// let go is always safe, since the kernel keeps the pages for whoever maps them; to reuse needs proof. That workers have
-// said RETIRED is none, since a child that user code forked in a worker still maps what its parent let go of.
+// A fresh page costs ten times what a warm one does, most of it in the kernel. So the memory of an arena, or of a segment
+// that the host wrote, that nobody uses any more is kept for the next one, under one law: a page is never used again while
+// any process can still see it. To let go is always safe, since the kernel keeps the pages for whoever maps them; to reuse
+// needs proof. That workers have said RETIRED is none, since a child that user code forked in a worker still maps what its
+// parent let go of.
 
-// mostSpares is how many arenas a heap keeps: 16 MiB at most.
-const mostSpares = 4
+const (
+	// How many arenas a heap keeps: 16 MiB at most.
+	mostSpares = 4
+	// How many segments it keeps: each takes a descriptor and a mapping.
+	mostSpareSegments = 64
+	// What the segments that are kept may be of all that the heaps could hold. A heap's own limit needs no share:
+	// what is kept counts in it, and is given back before anything is refused.
+	spareShare = 4
+	// A segment is used again for one that is smaller by at most this part of it.
+	spareSlack = 8
+)
 
 // HostForks counts how often this process has forked. A forked child has all maps and descriptors of the host,
 // and they share their file descriptions, so that a lease does not notice it. Who embeds this package in a process that
@@ -23,6 +33,7 @@ var HostForks = func() uint64 { return 0 }
 type spare struct {
 	heap     *Heap
 	charge   *charge
+	arena    bool
 	fd       int
 	sealable bool
 	w        mapping
@@ -50,16 +61,17 @@ func (s *Segment) unseen() bool {
 
 // keep takes over the memory of a segment that is done with. False: it is not to be used again. s.mu is held.
 func (r *recycler) keep(s *Segment) bool {
-	if s.arena == nil || !s.unseen() {
+	if s.w.addr == 0 || !s.unseen() {
 		return false
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if s.heap.closed || r.count(s.heap) == mostSpares {
+	if s.heap.closed || !r.mayKeep(s) {
 		return false
 	}
 	r.spares = append(r.spares, &spare{
-		heap: s.heap, charge: s.charge, fd: s.fd, sealable: s.sealable, w: s.w, forks: s.forks, since: time.Now(),
+		heap: s.heap, charge: s.charge, arena: s.arena != nil, fd: s.fd, sealable: s.sealable,
+		w: s.w, forks: s.forks, since: time.Now(),
 	})
 	s.fd, s.w = -1, mapping{}
 	s.charge.keepSpare()
@@ -69,22 +81,43 @@ func (r *recycler) keep(s *Segment) bool {
 	return true
 }
 
-func (r *recycler) count(h *Heap) (n int) {
+// mayKeep tells whether there is room for one more spare. r.mu is held.
+func (r *recycler) mayKeep(s *Segment) bool {
+	var ofHeap int
+	var bytes uint64 // of segments, of all heaps
 	for _, kept := range r.spares {
-		if kept.heap == h {
-			n++
+		if kept.heap == s.heap && kept.arena == (s.arena != nil) {
+			ofHeap++
+		}
+		if !kept.arena {
+			bytes += kept.charge.bytes
 		}
 	}
-	return n
+	if s.arena != nil {
+		return ofHeap < mostSpares
+	}
+	return ofHeap < mostSpareSegments && fits(bytes, s.charge.bytes, s.heap.budget.ceilingOf(s.heap)/spareShare)
 }
 
-// take gives the newest spare of a heap that has so many bytes, or nil. Its content is that of its last life.
-func (r *recycler) take(h *Heap, size int64) *spare {
+// takeArena gives the newest spare of a heap that can be an arena with room for so many bytes, or nil. Its content is that
+// of its last life.
+func (r *recycler) takeArena(h *Heap, size int64) *spare {
+	return r.take(func(kept *spare) bool { return kept.heap == h && kept.arena && kept.w.size >= size })
+}
+
+// takeSegment is takeArena for a segment of so many bytes; it may be a little larger.
+func (r *recycler) takeSegment(h *Heap, size int64) *spare {
+	return r.take(func(kept *spare) bool {
+		return kept.heap == h && !kept.arena && kept.w.size >= size && kept.w.size-kept.w.size/spareSlack <= size
+	})
+}
+
+func (r *recycler) take(fits func(*spare) bool) *spare {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.dropForked()
 	for i, found := range slices.Backward(r.spares) {
-		if found.heap == h && found.w.size >= size {
+		if fits(found) {
 			r.spares = slices.Delete(r.spares, i, i+1)
 			return found
 		}
@@ -130,15 +163,22 @@ func (s *spare) drop() {
 	s.charge.release()
 }
 
-// revive makes an arena of a spare. It is another segment: no descriptor of the old one means the new one.
-func (h *Heap) revive(kept *spare, label string) *Segment {
+// revive makes a segment of a spare. It is another one: no descriptor of the old one means the new one.
+func (h *Heap) revive(kept *spare, asked int64, label string, as state) *Segment {
 	s := &Segment{
-		heap: h, charge: kept.charge, id: lastID.Add(1), asked: kept.w.size, size: kept.w.size, label: label,
-		state: packed, fd: kept.fd, sealable: kept.sealable, w: kept.w, forks: kept.forks,
+		heap: h, charge: kept.charge, id: lastID.Add(1), asked: asked, size: kept.w.size, label: label,
+		state: as, fd: kept.fd, sealable: kept.sealable, w: kept.w, forks: kept.forks,
 	}
 	s.refs.Store(1)
-	s.arena = &arena{segment: s}
-	s.charge.reuse(label, &s.arena.count)
-	h.arenas.recycled.Add(1)
+	s.charge.reuse(label)
+	h.recycled.Add(1)
 	return s
+}
+
+// reviveArena makes an arena of a spare.
+func (h *Heap) reviveArena(kept *spare, label string) *arena {
+	s := h.revive(kept, kept.w.size, label, packed)
+	s.arena = &arena{segment: s}
+	s.charge.sharedBy(&s.arena.count, inArenas)
+	return s.arena
 }

@@ -4,6 +4,7 @@ package shm
 
 import (
 	"bytes"
+	"errors"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -197,6 +198,209 @@ func TestAHeapKeepsAFewArenasOnly(t *testing.T) {
 	assert.True(t, h.Trim(patience), "they were needed not long ago")
 	assert.False(t, h.Trim(0))
 	assert.Zero(t, h.Stats().FreeList)
+}
+
+// segmentOf makes a published segment that the caller lets go of, and opens it as a worker does.
+func segmentOf(t *testing.T, h *Heap, size int64, value byte) (seg *Segment, reader int) {
+	t.Helper()
+	seg, err := h.Create(size, "x")
+	require.NoError(t, err)
+	copy(view(seg.Address(), size), bytes.Repeat([]byte{value}, int(size)))
+	require.NoError(t, seg.Freeze())
+	reader, err = seg.ReaderFD()
+	require.NoError(t, err)
+	return seg, reader
+}
+
+const segmentSize = 2 << 20
+
+func TestASegmentThatNobodySeesIsUsedAgain(t *testing.T) {
+	needsWriteLeases(t)
+	h := heapFor(t)
+	old, reader := segmentOf(t, h, segmentSize, 1)
+	closeFD(reader)
+	_, err := old.Readable()
+	require.NoError(t, err)
+	inode := inodeOf(t, old.fd)
+	old.Unref()
+	stats := h.Stats()
+	assert.EqualValues(t, segmentSize, stats.FreeList)
+	assert.Zero(t, stats.InUse)
+	assert.Zero(t, stats.Segments)
+	assert.Equal(t, Returned{Segments: 1}, h.Returned(), "its bytes are still there")
+	_, err = old.ReaderFD()
+	require.ErrorIs(t, err, ErrDropped)
+
+	for generation := range byte(3) {
+		s, err := h.Create(segmentSize, "next")
+		require.NoError(t, err)
+		assert.Equal(t, inode, inodeOf(t, s.fd))
+		assert.NotEqual(t, old.ID(), s.ID(), "no descriptor of the old one means the new one")
+		assert.EqualValues(t, generation+1, h.Stats().Recycled)
+		assert.Zero(t, h.Stats().FreeList)
+		content := view(s.Address(), segmentSize)
+		require.Empty(t, bytes.Trim(content, "\x00"), "it is zeroed")
+		content[5] = generation + 2
+		require.NoError(t, s.Freeze())
+		content[6] = 1 // private now
+		reader, err := s.Readable()
+		require.NoError(t, err)
+		assert.Equal(t, []byte{generation + 2, 0}, view(reader, 7)[5:])
+		if Probe().FutureWrite {
+			_, err = mapShared(s.fd, s.Size(), true)
+			require.ErrorIs(t, err, unix.EPERM, "its seals are still there")
+		}
+		s.Unref()
+	}
+}
+
+func inodeOf(t *testing.T, fd int) uint64 {
+	t.Helper()
+	var stat unix.Stat_t
+	require.NoError(t, unix.Fstat(fd, &stat))
+	return stat.Ino
+}
+
+func TestMemoryThatIsNotZeroedAgainIsLeftAsItWas(t *testing.T) {
+	needsWriteLeases(t)
+	h := heapFor(t)
+	old, reader := segmentOf(t, h, segmentSize, 7)
+	closeFD(reader)
+	old.Unref()
+	s, err := h.CreateUnzeroed(segmentSize, "next")
+	require.NoError(t, err)
+	defer s.Unref()
+	assert.EqualValues(t, 7, view(s.Address(), segmentSize)[5])
+}
+
+func TestASegmentIsNotUsedAgainBeforeEachWorkerHasLetGo(t *testing.T) {
+	needsWriteLeases(t)
+	h := heapFor(t)
+	seg, reader := segmentOf(t, h, segmentSize, 1)
+	closeFD(reader)
+	seg.AddRemote()
+	seg.AddRemote()
+	seg.Unref()
+	for range 2 {
+		assert.Zero(t, h.Stats().FreeList)
+		assert.Equal(t, 1, h.Stats().Retiring)
+		assert.Equal(t, Returned{}, h.Returned())
+		seg.DoneRemote()
+	}
+	assert.EqualValues(t, segmentSize, h.Stats().FreeList)
+}
+
+func TestASegmentThatAnotherProcessSeesIsNeverUsedAgain(t *testing.T) {
+	needsWriteLeases(t)
+	for name, see := range map[string]func(t *testing.T, seg *Segment, reader int) (end func()){
+		"it has a descriptor": func(t *testing.T, _ *Segment, reader int) func() {
+			child := start(t, "reads on", reader)
+			child.hears("mapped")
+			return func() { _, _ = child.ends() }
+		},
+		"a worker forked it": func(t *testing.T, seg *Segment, reader int) func() {
+			addr, err := mapShared(reader, seg.Size(), false) // as in a worker
+			require.NoError(t, err)
+			grandchild := forkIdle(t)
+			require.NoError(t, unmap(addr, seg.Size()))
+			return func() { endIdle(t, grandchild) }
+		},
+		"the host forked it": func(t *testing.T, _ *Segment, _ int) func() {
+			hostForks(t)()
+			child := forkIdle(t)
+			return func() { endIdle(t, child) }
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := heapFor(t)
+			seg, reader := segmentOf(t, h, segmentSize, 1)
+			end := see(t, seg, reader)
+			closeFD(reader)
+			seg.Unref()
+			assert.Zero(t, h.Stats().FreeList)
+			assert.Equal(t, Returned{Segments: 1, Bytes: segmentSize}, h.Returned())
+			end()
+		})
+	}
+}
+
+// Who built a segment has its address until Freeze has moved it; a live one and a worker's are written elsewhere.
+func TestWhatWasNotFrozenByTheHostIsNeverUsedAgain(t *testing.T) {
+	h := heapFor(t)
+	built, err := h.Create(segmentSize, "built")
+	require.NoError(t, err)
+	built.Unref()
+	alive, err := h.CreateLive(segmentSize, "live")
+	require.NoError(t, err)
+	alive.Unref()
+	given, writer, err := h.Grant(segmentSize, "given")
+	require.NoError(t, err)
+	closeFD(writer)
+	if h.features.Leases {
+		require.NoError(t, given.Adopt())
+	}
+	given.Unref()
+	assert.Zero(t, h.Stats().FreeList)
+}
+
+func TestASegmentIsUsedAgainForOneOfItsSize(t *testing.T) {
+	needsWriteLeases(t)
+	h := heapFor(t)
+	seg, reader := segmentOf(t, h, segmentSize, 1)
+	closeFD(reader)
+	seg.Unref()
+	create(t, h, segmentSize+1)
+	create(t, h, segmentSize/2)
+	reserve(t, h, 10, 1) // in an arena
+	assert.Zero(t, h.Stats().Recycled)
+	s := create(t, h, segmentSize*15/16)
+	assert.EqualValues(t, 1, h.Stats().Recycled)
+	assert.EqualValues(t, segmentSize*15/16, s.Len())
+	assert.EqualValues(t, segmentSize, s.Size())
+}
+
+func TestHeapsKeepAShareOfTheMachineOnly(t *testing.T) {
+	needsWriteLeases(t)
+	h := heapFor(t)
+	h.budget = newBudget(func() (headroom, error) { return headroom{bytes: 20 << 20, source: "test"}, nil })
+	var all []*Segment
+	for range 5 {
+		seg, reader := segmentOf(t, h, segmentSize, 1)
+		closeFD(reader)
+		all = append(all, seg)
+	}
+	for _, s := range all {
+		s.Unref()
+	}
+	assert.EqualValues(t, 2*segmentSize, h.Stats().FreeList, "a quarter of what could be had, in whole segments")
+	h.Close()
+	assert.Zero(t, h.Stats().FreeList)
+}
+
+func TestWhatIsKeptIsGivenBackBeforeTheProcessRunsIntoItsLimits(t *testing.T) {
+	needsWriteLeases(t)
+	h := heapFor(t)
+	seg, reader := segmentOf(t, h, segmentSize, 1)
+	closeFD(reader)
+	seg.Unref()
+	require.NotZero(t, h.Stats().FreeList)
+	allowMappings(t, 0)
+	create(t, h, 10*segmentSize)
+	assert.Zero(t, h.Stats().FreeList)
+}
+
+func TestTheWaitForZeroesCanBeCancelled(t *testing.T) {
+	needsWriteLeases(t)
+	cancel := errors.New("cancelled")
+	var answer error
+	h := heapWith(t, HeapOptions{Cancelled: func() error { return answer }})
+	seg, reader := segmentOf(t, h, segmentSize, 1)
+	closeFD(reader)
+	seg.Unref()
+	answer = cancel
+	_, err := h.Create(segmentSize, "next")
+	require.ErrorIs(t, err, cancel)
+	assert.Zero(t, h.Stats().InUse)
 }
 
 func TestAClosedHeapKeepsNothing(t *testing.T) {

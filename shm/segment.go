@@ -25,7 +25,7 @@ type Segment struct {
 	heap   *Heap
 	charge *charge
 	arena  *arena // nil: it is none
-	forks  uint64 // HostForks before it was mapped
+	forks  uint64 // HostForks before its file was made
 	id     uint64
 	asked  int64
 	size   int64
@@ -218,13 +218,15 @@ func (s *Segment) DoneRemote() {
 	}
 }
 
-// drop unmaps and closes, but for what an arena may be used for again.
+// drop unmaps and closes, but for what may be used again: arenas, and writable maps of which nobody has the address, since
+// Freeze has moved them.
 func (s *Segment) drop() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	reusable := s.arena != nil || s.state == frozen && s.w.addr != 0
 	s.state = dropped
 	defer s.settle() // also when a map could not be unmapped, which is a bug
-	if s.arena == nil {
+	if !reusable {
 		defer s.closeWriter()
 	}
 	defer s.aside.close()
@@ -288,12 +290,21 @@ func (s *Segment) allocate() (err error) {
 	return err
 }
 
-// mayGoOn is asked before each piece of memory.
-func (s *Segment) mayGoOn() error {
-	if cancelled := s.heap.options.Cancelled; cancelled != nil {
-		if err := cancelled(); err != nil {
+// clear writes zeros over what the memory held in its last life.
+func (s *Segment) clear() error {
+	for offset := int64(0); offset < s.size; offset += largestPiece {
+		if err := s.heap.cancelled(); err != nil {
 			return err
 		}
+		clearBytes(s.w.addr+uintptr(offset), min(largestPiece, s.size-offset))
+	}
+	return nil
+}
+
+// mayGoOn is asked before each piece of memory.
+func (s *Segment) mayGoOn() error {
+	if err := s.heap.cancelled(); err != nil {
+		return err
 	}
 	return s.charge.stillFits()
 }
@@ -359,7 +370,6 @@ func (s *Segment) orGiveUp(err error) (*Segment, error) {
 	}
 	s.refs.Store(0)
 	s.charge.abort()
-	s.arena = nil // it may lack its seals
 	s.drop()
 	return nil, err
 }

@@ -251,8 +251,7 @@ func TestWhereMemfdIsForbidden(t *testing.T) {
 func TestSegmentsFromManyGoroutines(t *testing.T) {
 	var mu sync.Mutex
 	drops := 0
-	watch(t)
-	h := NewHeap(HeapOptions{OnDrop: func(*Segment) { mu.Lock(); drops++; mu.Unlock() }})
+	h := heapWith(t, HeapOptions{OnDrop: func(*Segment) { mu.Lock(); drops++; mu.Unlock() }})
 	var all sync.WaitGroup
 	for range 8 {
 		all.Go(func() {

@@ -88,6 +88,11 @@ func copyBytes(to, from uintptr, n int64) {
 	copy(unsafe.Slice((*byte)(pointer(to)), int(n)), unsafe.Slice((*byte)(pointer(from)), int(n)))
 }
 
+// clearBytes writes zeros.
+func clearBytes(addr uintptr, n int64) {
+	clear(unsafe.Slice((*byte)(pointer(addr)), int(n)))
+}
+
 // copyOut copies from a map into memory of Go's.
 func copyOut(to []byte, from uintptr) {
 	copy(to, unsafe.Slice((*byte)(pointer(from)), len(to)))

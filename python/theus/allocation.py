@@ -66,7 +66,7 @@ def copy_into_segment(engine: int, key: str, obj: Any) -> ShmArray:
     """A shared copy of an array, still under construction."""
     source = as_shareable(obj, f"heavy[{key!r}]")
     fortran = source.flags.f_contiguous and not source.flags.c_contiguous
-    flags = abi.ORDER_F if fortran else 0
+    flags = abi.UNZEROED | (abi.ORDER_F if fortran else 0)
     array = allocate(engine, None, key, source.shape, source.dtype, flags, None)
     np.copyto(array, source)
     return array

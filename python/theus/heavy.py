@@ -65,8 +65,8 @@ class Heavy(MutableMapping[str, Any]):
             shape: an int or a tuple of ints; sizes of 0 are fine.
             dtype: any numpy dtype of a fixed size, structured ones included.
             order: "C", the last index varies fastest, or "F", the first one does.
-            zero: has no effect today: the content is zeros, whatever it is. Without it that is not
-                promised.
+            zero: start with zeros. Without it the content may be that of an older array, which
+                saves a pass over the memory if all of it is written anyway.
             live: the array stays writable after it is published; workers see writes at once, and
                 snapshots promise nothing about it.
 
@@ -85,7 +85,7 @@ class Heavy(MutableMapping[str, Any]):
         if order not in ("C", "F"):
             raise ValueError(f"order must be 'C' or 'F', not {order!r}")
         flags = (abi.ORDER_F if order == "F" else 0) | (abi.LIVE if live else 0)
-        del zero  # fresh memory is always zero
+        flags |= 0 if zero else abi.UNZEROED
         return self._alloc(key, dimensions(shape), np.dtype(dtype), flags)
 
     def put(self, key: str, obj: Any) -> ShmArray:
@@ -107,7 +107,8 @@ class Heavy(MutableMapping[str, Any]):
         """
         source = as_shareable(obj, f"heavy[{key!r}]")
         fortran = source.flags.f_contiguous and not source.flags.c_contiguous
-        array = self._alloc(key, source.shape, source.dtype, abi.ORDER_F if fortran else 0)
+        flags = abi.UNZEROED | (abi.ORDER_F if fortran else 0)
+        array = self._alloc(key, source.shape, source.dtype, flags)
         np.copyto(array, source)
         self._committer.publish(array, key)
         return array

@@ -151,6 +151,12 @@ MUTANTS = (
         ),
     ),
     Mutant(
+        "only what was moved aside is recycled",
+        "memory is not used again of which the host's program has the address",
+        GoTest("./shm", "TestWhatWasNotFrozenByTheHostIsNeverUsedAgain"),
+        (Cut("shm/segment.go", "s.state == frozen && s.w.addr != 0", "s.w.addr != 0"),),
+    ),
+    Mutant(
         "forks are counted",
         "the same, as Python forks",
         PythonTest("test_recycling.py", "test_nothing_is_used_again_that_a_child_of_the_host_maps"),

@@ -1,4 +1,4 @@
-"""Memory of small arrays is used again, and nobody who has seen it ever sees that."""
+"""Memory of arrays is used again, and nobody who has seen it ever sees that."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import random
 import signal
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -18,8 +18,18 @@ from theus import DELETE, TheusEngine
 # `make churn` makes it longer.
 SECONDS = float(os.environ.get("TEST_CHURN_SECONDS", "5"))
 ROUNDS = 60
-KEYS = 200
-LENGTHS = (0, 1, 100, 3000, 20_000)
+
+
+class Arrays(NamedTuple):
+    """Of what sizes, under how many keys, and what must have become of their memory."""
+
+    lengths: tuple[int, ...]
+    keys: int
+    counts: tuple[str, ...]
+
+
+SMALL = Arrays((0, 1, 100, 3000, 20_000), 200, ("recycled", "moved"))
+LARGE = Arrays((1 << 20, (2 << 20) + 5, 3 << 20), 8, ("recycled",))
 
 kept: list[tuple[Any, int]] = []  # in a worker: arrays that outlive their task, and their checksums
 
@@ -37,20 +47,22 @@ def hold_and_check(ctx: Any, keys: list[str], sums: list[int], seed: int, most: 
     return len(kept)
 
 
-def test_old_snapshots_and_views_never_change(engine: TheusEngine) -> None:
+@pytest.mark.parametrize("arrays", [SMALL, LARGE], ids=["small", "large"])
+def test_old_snapshots_and_views_never_change(engine: TheusEngine, arrays: Arrays) -> None:
     rng = random.Random(1)
     content: dict[str, int] = {}  # checksums of the current version
     snapshots: list[tuple[Any, dict[str, int]]] = []
     views: list[tuple[np.ndarray[Any, Any], int]] = []
     deadline = time.monotonic() + SECONDS
     rounds = 0
-    while time.monotonic() < deadline or rounds < ROUNDS or not _both(engine):
+    while time.monotonic() < deadline or rounds < ROUNDS or not _done(engine, arrays):
         rounds += 1
         assert rounds < 100 * ROUNDS + 100 * SECONDS, "nothing is ever used again"
         replaced: dict[str, Any] = {}
-        for key in rng.sample(range(KEYS), rng.choice((1, 20, KEYS))):
-            array = engine.heavy.alloc(f"k{key}", rng.choice(LENGTHS), np.uint8)
-            array[:] = rng.randrange(256)
+        for key in rng.sample(range(arrays.keys), rng.choice((1, arrays.keys // 8, arrays.keys))):
+            array = engine.heavy.alloc(f"k{key}", rng.choice(arrays.lengths), np.uint8)
+            assert not array.any(), "it is not zeroed"
+            array[:] = rng.randrange(1, 256)
             replaced[f"k{key}"] = array
         engine.compare_and_swap(engine.state.version, heavy=replaced)
         content.update({key: jobs.checksum(array) for key, array in replaced.items()})
@@ -75,42 +87,68 @@ def test_old_snapshots_and_views_never_change(engine: TheusEngine) -> None:
         for state, sums_then in snapshots:
             for key, checksum in sums_then.items():
                 assert jobs.checksum(state.heavy[key]) == checksum, "a snapshot changed"
+    assert _done(engine, arrays)
+
+
+def _done(engine: TheusEngine, arrays: Arrays) -> bool:
     memory = engine.stats()["memory"]
-    assert memory["recycled"] > 0
-    assert memory["moved"] > 0
+    return all(memory[count] > 0 for count in arrays.counts)
 
 
-def _both(engine: TheusEngine) -> bool:
-    memory = engine.stats()["memory"]
-    return bool(memory["recycled"] and memory["moved"])
-
-
-def test_memory_is_used_again_once_workers_have_let_go(engine: TheusEngine) -> None:
+@pytest.mark.parametrize("length", [5000, 500_000])
+def test_memory_is_used_again_once_workers_have_let_go(engine: TheusEngine, length: int) -> None:
     def come_and_go() -> bool:
-        engine.heavy.put("a", np.full(5000, 1.0))
+        engine.heavy.put("a", np.full(length, 1.0))
         assert engine.run(jobs.read_all, "a")["checksum"]
         del engine.heavy["a"]
         until(lambda: engine.stats()["segments"] == 0, "the array to go")
         until(lambda: engine.stats()["memory"]["retiring"] == 0, "the worker to let go")
         return bool(engine.stats()["memory"]["recycled"])
 
-    until(come_and_go, "an arena to be used again")
+    until(come_and_go, "its memory to be used again")
 
 
-def test_what_is_kept_is_given_back_when_it_is_not_needed(engine: TheusEngine) -> None:
-    engine.heavy.put("a", np.zeros(10))
+def test_each_generation_of_a_large_array_uses_the_memory_of_the_one_before_the_last(
+    engine: TheusEngine,
+) -> None:
+    for generation in range(10):
+        engine.heavy.put("a", np.full(500_000, generation))
+    assert engine.heavy["a"].tolist() == [9] * 500_000
+    until(lambda: engine.stats()["segments"] == 1, "older generations to go")
+    memory = engine.stats()["memory"]
+    assert memory["recycled"] >= 5
+    assert memory["in_use"] < 5_000_000
+
+
+def test_without_zeros_the_content_may_be_an_older_one(engine: TheusEngine) -> None:
+    engine.heavy.put("a", np.full(500_000, 7.0))
+    del engine.heavy["a"]
+    until(lambda: engine.stats()["memory"]["free_list"] > 0, "the array to go")
+    array = engine.heavy.alloc("b", 500_000, zero=False)
+    assert engine.stats()["memory"]["recycled"] == 1
+    assert array[0] == 7.0
+    del array
+    assert not engine.heavy.alloc("b", 500_000).any()
+
+
+@pytest.mark.parametrize("length", [10, 500_000])
+def test_what_is_kept_is_given_back_when_it_is_not_needed(engine: TheusEngine, length: int) -> None:
+    engine.heavy.put("a", np.zeros(length))
     del engine.heavy["a"]
     until(lambda: engine.stats()["segments"] == 0, "the array to go")
     until(lambda: engine.stats()["memory"]["free_list"] == 0, "it to be given back")
-    engine.heavy.put("a", np.zeros(10))
+    engine.heavy.put("a", np.zeros(length))
     del engine.heavy["a"]
     engine.reap()
     assert engine.stats()["memory"]["free_list"] == 0
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-def test_nothing_is_used_again_that_a_child_of_the_host_maps(engine: TheusEngine) -> None:
-    engine.heavy.put("a", np.full(1000, 1.0))
+@pytest.mark.parametrize("length", [1000, 500_000])
+def test_nothing_is_used_again_that_a_child_of_the_host_maps(
+    engine: TheusEngine, length: int
+) -> None:
+    engine.heavy.put("a", np.full(length, 1.0))
     child = os.fork()
     if child == 0:
         signal.pause()
@@ -120,7 +158,7 @@ def test_nothing_is_used_again_that_a_child_of_the_host_maps(engine: TheusEngine
         until(lambda: engine.stats()["segments"] == 0, "the array to go")
         memory = engine.stats()["memory"]
         assert memory["free_list"] == 0
-        engine.heavy.put("a", np.full(1000, 2.0))
+        engine.heavy.put("a", np.full(length, 2.0))
         assert engine.stats()["memory"]["recycled"] == 0
     finally:
         os.kill(child, signal.SIGKILL)
