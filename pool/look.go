@@ -3,14 +3,14 @@ package pool
 import "time"
 
 const (
-	// shortTask: the result of a longer one is not worth polling for, one sleeps.
-	shortTask = 100 * time.Microsecond
+	// instantTask: the result of a longer one is not worth polling for, one sleeps.
+	instantTask = 100 * time.Microsecond
 	// polling is as long as a sleeper takes to be woken twice (55-69 µs each on a two-core machine): once this is over
 	// sleeping would have been as fast.
 	polling = 120 * time.Microsecond
 )
 
-// Look reports whether a task has ended. If it is likely to end right now, because its function is known to be short
+// Look reports whether a task has ended. If it is likely to end right now, because its function usually is through at once
 // and it is with a worker, the caller polls the sockets for a moment instead of sleeping: waking a sleeper
 // costs more than a small task itself. It never waits longer than that.
 func (p *Pool) Look(t *Task) bool {
@@ -36,8 +36,7 @@ func (p *Pool) worthPolling(t *Task) bool {
 	if w == nil || p.closed || len(w.assigned) == 0 || w.assigned[0] != t || len(p.queue) > 0 || p.running() >= Processors {
 		return false
 	}
-	f := t.call.Function
-	return f.known && f.longest < shortTask
+	return t.call.Function.usuallyInstant()
 }
 
 // running counts the workers that have a task.
