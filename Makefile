@@ -27,6 +27,10 @@ raced_run = THEUS_LIBRARY=$(abspath $(raced)) GORACE="halt_on_error=1 log_path=$
 # Sets CC, CXX, PATH and what Go needs, for one recipe line.
 with_toolchain = . $(toolchain) &&
 
+# Another package named theus, which needs another Python: an environment of its own.
+rust_theus = test -x build/peers-3.13/bin/theus || (python3.13 -m venv build/peers-3.13 && \
+	build/peers-3.13/bin/python -m pip --quiet install numpy theus==3.0.25)
+
 pip := $(py) -m pip --disable-pip-version-check --quiet
 staticcheck = honnef.co/go/tools/cmd/staticcheck@$(shell sed -n 's/^staticcheck = "\(.*\)"/\1/p' pyproject.toml)
 
@@ -150,6 +154,7 @@ bench-peers: $(wheel_built) ## Measure theus beside its peers, which are install
 	@test -x build/peers/bin/python || $(PYTHON) -m venv build/peers
 	@build/peers/bin/python -m pip --quiet install -r bench/peers/requirements.txt "$$(cat $(wheel_built))"
 	@build/peers/bin/python -m pip --quiet install --force-reinstall --no-deps "$$(cat $(wheel_built))"
+	@$(rust_theus) || echo "(the Rust Theus is left out: its wheel needs python3.13)"
 	build/peers/bin/python bench --json build/benchmarks.json $(ARGS)
 	build/peers/bin/python bench/report.py build/benchmarks.json docs
 

@@ -1,7 +1,7 @@
 """All figures beside their peers, in one run: ``python bench [SET…] [--peers NAME…]``.
 
-The sets are calls, heavy, jobs and start. Prints a table for each question, with the goal met or
-missed, and writes all numbers to a file, from which report.py makes docs/benchmarks.md.
+The sets are calls, heavy, jobs, start and growth. Prints a table for each question, with the goal
+met or missed, and writes all numbers to a file, from which report.py makes docs/benchmarks.md.
 """
 
 from __future__ import annotations
@@ -17,47 +17,49 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-# Workers of every peer import the work from here.
-os.environ["PYTHONPATH"] = os.pathsep.join(
-    filter(None, [str(Path(__file__).resolve().parent), os.environ.get("PYTHONPATH")])
-)
 
-import contest
-from figures import Question, runs
-from peers import entries, installed
+from contest import Figure, contest, raw, taking_part
+from figures import Goal, Question, sets
+from peers import entries
 
 SCALE = {"µs": 1e6, "ms": 1e3}
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("sets", nargs="*", help=", ".join(runs()))
+    parser.add_argument("sets", nargs="*", help=", ".join(sets()))
     parser.add_argument("--peers", nargs="+", default=(), help="by name; default: all installed")
     parser.add_argument("--rounds", type=int, help="fewer, to see that everything runs")
     parser.add_argument("--json", type=Path, help="where the numbers go")
     options = parser.parse_args()
-    unknown = set(options.sets) - set(runs())
+    unknown = set(options.sets) - set(sets())
     if unknown:
-        parser.error(f"there is no set {', '.join(sorted(unknown))}; there are {', '.join(runs())}")
-    contest.most_rounds = options.rounds or contest.most_rounds
-    chosen = entries(["theus", *options.peers] if options.peers else ())
+        parser.error(f"there is no set {', '.join(sorted(unknown))}; there are {', '.join(sets())}")
+    chosen = taking_part(entries(["theus", *options.peers] if options.peers else ()))
     answered: list[dict[str, Any]] = []
-    for name in options.sets or runs():
-        for question in runs()[name](chosen):
-            show(question)
-            answered.append({"set": name, **as_json(question)})
+    failures: list[str] = []
+    for name in options.sets or sets():
+        asked = sets()[name]
+        rounds = options.rounds or asked.rounds
+        figures = contest(name, chosen, rounds=rounds, told=failures.append)
+        for question in asked.questions:
+            of_question = figures.get(question.name, {})
+            show(question, of_question)
+            answered.append({"set": name, **as_json(question, of_question)})
+    for failure in failures:
+        print(failure, file=sys.stderr)
     if options.json:
         facts = {"of": surroundings(chosen), "questions": answered}
         options.json.write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
-    return 0
+    return 1 if failures else 0
 
 
-def show(question: Question) -> None:
+def show(question: Question, figures: dict[str, Figure]) -> None:
     """One table."""
     print(f"\n{question.name} ({question.unit})", flush=True)
     print(f"{'':44}{'median':>12}{'middle half':>25}{'CPU':>12}")
     rate = question.unit == "1/s"
-    for figure in sorted(question.figures.values(), key=lambda f: f.median):
+    for figure in sorted(figures.values(), key=lambda f: f.median):
         low, high = figure.spread
         cpu = sum(figure.cpu) / len(figure.cpu)
         if rate:
@@ -69,26 +71,33 @@ def show(question: Question) -> None:
             print(f"  {figure.entrant:42}{numbers}{cpu * scale:>12.2f}")
     if question.note:
         print(f"  {question.note}")
-    reached = question.reached()
-    goal = question.goal
-    if reached is not None and goal is not None:
-        value, met = reached
-        bound = "at least" if goal.at_least else "at most"
-        print(
-            f"  {goal.one} / {goal.other}: {value:.2f} "
-            f"(goal: {bound} {goal.limit:g}, {'met' if met else 'missed'})"
-        )
+    for goal in question.goals:
+        reached = goal.reached(figures)
+        if reached is not None:
+            print(f"  {said_of(goal, question.unit, *reached)}")
 
 
-def as_json(question: Question) -> dict[str, Any]:
-    reached, goal = question.reached(), question.goal
+def said_of(goal: Goal, unit: str, value: float, met: bool) -> str:
+    verdict = "met" if met else "missed"
+    if goal.other is None:
+        scale = SCALE[unit]
+        limit = f"at most {goal.limit * scale:g} {unit}"
+        return f"{goal.one}: {value * scale:.2f} {unit} (goal: {limit}, {verdict})"
+    bound = "at least" if goal.at_least else "at most"
+    return f"{goal.one} / {goal.other}: {value:.2f} (goal: {bound} {goal.limit:g}, {verdict})"
+
+
+def as_json(question: Question, figures: dict[str, Figure]) -> dict[str, Any]:
     return {
         "name": question.name,
         "unit": question.unit,
         "note": question.note,
-        "figures": contest.raw(question.figures),
-        "goal": None if goal is None else goal.__dict__,
-        "reached": None if reached is None else {"ratio": reached[0], "met": reached[1]},
+        "figures": raw(figures),
+        "goals": [
+            {**goal.__dict__, "value": reached[0], "met": reached[1]}
+            for goal in question.goals
+            if (reached := goal.reached(figures)) is not None
+        ],
     }
 
 
@@ -103,7 +112,7 @@ def surroundings(chosen: list[Any]) -> dict[str, Any]:
         "kernel": platform.release(),
         "python": platform.python_version(),
         "cores": len(os.sched_getaffinity(0)),
-        "peers": {entry.name: entry.link for entry in chosen if installed(entry)},
+        "peers": {entry.name: entry.link for entry in chosen},
     }
 
 

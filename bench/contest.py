@@ -2,22 +2,31 @@
 
 A machine's speed drifts, and other programs come and go. So nobody is measured for long at a time:
 in each round every entrant has its turn, in an order that is drawn anew, and what counts is the
-ratio within a round.
+ratio within a round. A turn is a process of its own (turn.py), and nobody else's workers, threads
+and daemons are there meanwhile.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import statistics
-import time
+import subprocess
+import sys
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
+import peers
+from peers import Entry
+
 TICKS = os.sysconf("SC_CLK_TCK")
-# `--rounds` lowers it, to see that everything runs.
-most_rounds = 1 << 30
+TURN = Path(__file__).resolve().with_name("turn.py")
+# Seconds; a tool that needs more for a turn is left out of the round.
+PATIENCE = 600
 
 
 @dataclass
@@ -27,8 +36,8 @@ class Figure:
     Attributes:
         entrant: its name.
         seconds: the median time of one piece of work in each round.
-        cpu: CPU seconds of this process and all below it for one piece of work, by round; their
-            grain is a hundredth of a second for a whole round.
+        cpu: CPU seconds of the turn's process and all below it for one piece of work, by round;
+            their grain is a hundredth of a second for all calls of the turn.
     """
 
     entrant: str
@@ -48,45 +57,68 @@ class Figure:
         return first, third
 
 
+Figures = dict[str, dict[str, Figure]]  # by question, then by entrant
+
+
 def contest(
-    entrants: Mapping[str, Callable[[], object]],
+    questions: str,
+    entries: list[Entry],
     *,
-    rounds: int = 15,
-    calls: int = 1,
-    work: int = 1,
+    rounds: int,
     seed: int = 0,
-) -> dict[str, Figure]:
-    """Let each entrant do the same work, `rounds` times in turn.
+    told: Callable[[str], object] = lambda _: None,
+) -> Figures:
+    """Let each entrant answer a set of questions, `rounds` times in turn.
 
     Args:
-        entrants: by name, what does the work once.
-        rounds: how many turns each has, after one that does not count.
-        calls: how often it does the work in a turn; the median of them counts.
-        work: how many pieces one call is, for the time of one.
+        questions: the set's name.
+        entries: who takes part.
+        rounds: how many turns each has.
         seed: of the order.
+        told: is called with what went wrong in a turn.
     """
-    figures = {name: Figure(name) for name in entrants}
-    for once in entrants.values():
-        once()
+    figures: Figures = {}
     order = random.Random(seed)
-    for _ in range(min(rounds, most_rounds)):
-        names = list(entrants)
-        order.shuffle(names)
-        for name in names:
-            cpu = cpu_seconds()
-            times = []
-            for _ in range(calls):
-                began = time.perf_counter()
-                entrants[name]()
-                times.append(time.perf_counter() - began)
-            figures[name].seconds.append(statistics.median(times) / work)
-            figures[name].cpu.append((cpu_seconds() - cpu) / (calls * work))
+    for _ in range(rounds):
+        turns = list(entries)
+        order.shuffle(turns)
+        for entry in turns:
+            try:
+                answers = turn(questions, entry)
+            except (subprocess.SubprocessError, ValueError) as failure:
+                told(f"{entry.name}: {failure}")
+                continue
+            for question, by_entrant in answers.items():
+                for name, (seconds, cpu) in by_entrant.items():
+                    figure = figures.setdefault(question, {}).setdefault(name, Figure(name))
+                    figure.seconds.append(seconds)
+                    figure.cpu.append(cpu)
     return figures
+
+
+def turn(questions: str, entry: Entry) -> dict[str, dict[str, tuple[float, float]]]:
+    """One turn: (seconds, CPU seconds) by question and entrant."""
+    with tempfile.NamedTemporaryFile("r") as answers:
+        command = [entry.python or sys.executable, str(TURN), questions, entry.name, answers.name]
+        done = subprocess.run(
+            command,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            timeout=PATIENCE,
+            check=False,
+        )
+        text = answers.read()
+    if done.returncode or not text:
+        raise ValueError(
+            done.stderr.decode(errors="replace")[-2000:] or f"status {done.returncode}"
+        )
+    answered: dict[str, dict[str, tuple[float, float]]] = json.loads(text)
+    return answered
 
 
 def ratio(one: Figure, other: Figure) -> float:
     """The median over rounds of the one's time by the other's."""
-    return statistics.median(a / b for a, b in zip(one.seconds, other.seconds, strict=True))
+    return statistics.median(a / b for a, b in zip(one.seconds, other.seconds, strict=False))
 
 
 def cpu_seconds() -> float:
@@ -118,3 +150,12 @@ def _descends(pid: int, from_: int, parents: Mapping[int, int]) -> bool:
 def raw(figures: Mapping[str, Figure]) -> list[dict[str, Any]]:
     """All numbers, as JSON has them."""
     return [asdict(figure) for figure in figures.values()]
+
+
+def taking_part(entries: list[Entry]) -> list[Entry]:
+    """Those that are installed; a word about each other."""
+    found = [entry for entry in entries if peers.installed(entry)]
+    for entry in entries:
+        if entry not in found:
+            print(f"({entry.name} is not installed, and left out)")
+    return found

@@ -7,6 +7,7 @@ matplotlib.
 from __future__ import annotations
 
 import json
+import math
 import re
 import statistics
 import sys
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 SCALE = {"µs": 1e6, "ms": 1e3}
+UNITS = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 
 
 def main() -> int:
@@ -32,11 +34,11 @@ def page(facts: dict[str, Any], pictures: Path) -> list[str]:
         "# Benchmarks",
         "",
         "Made by `make bench-peers` (`bench/report.py`) from one run; no number here is typed by",
-        "hand. In each round every entrant has a turn, in random order. The median over rounds is",
-        "shown, with the middle half of them in brackets; CPU is what all processes together used",
-        "for one piece of work, counted in hundredths of a second for a whole turn. A goal is the",
-        "median of the ratios within rounds. What stands in parentheses is no tool but the work",
-        "itself, done by the shortest way.",
+        "hand. In each round every entrant has a turn, in random order, in a process of its own,",
+        "with nothing else running. The median over rounds is shown, with the middle half of them;",
+        "CPU is what all processes of the turn together used for one piece of work, counted in",
+        "hundredths of a second. A goal is the median of the ratios within rounds. What stands in",
+        "parentheses is no tool but the work itself, done by the shortest way.",
         "",
         f"Commit {of['commit'][:12]}, {of['date']}, Linux {of['kernel']}, CPython {of['python']}, "
         f"{of['cores']} cores.",
@@ -54,21 +56,32 @@ def page(facts: dict[str, Any], pictures: Path) -> list[str]:
 
 
 def goal_row(question: dict[str, Any]) -> list[str]:
-    goal, reached = question["goal"], question["reached"]
-    if goal is None or reached is None:
-        return []
+    return [row_of(question, goal) for goal in question["goals"]]
+
+
+def row_of(question: dict[str, Any], goal: dict[str, Any]) -> str:
     bound = "≥" if goal["at_least"] else "≤"
-    met = "met" if reached["met"] else "**missed**"
+    met = "met" if goal["met"] else "**missed**"
+    value, limit = f"{goal['value']:.2f}", f"{goal['limit']:g}"
     what = f"{question['name']}: {goal['one']} / {goal['other']}"
-    return [f"| {what} | {reached['ratio']:.2f} | {bound} {goal['limit']:g} | {met} |"]
+    if goal["other"] is None:
+        scale, unit = SCALE[question["unit"]], question["unit"]
+        value, limit = f"{goal['value'] * scale:.2f} {unit}", f"{goal['limit'] * scale:g} {unit}"
+        what = f"{question['name']}: {goal['one']}"
+    return f"| {what} | {value} | {bound} {limit} | {met} |"
 
 
 def section(question: dict[str, Any], pictures: Path) -> list[str]:
-    figures = sorted(question["figures"], key=lambda f: statistics.median(f["seconds"]))
+    curve = question["set"] == "growth"
+    figures = question["figures"]
+    if not figures:
+        return []
+    if not curve:
+        figures = sorted(figures, key=lambda f: statistics.median(f["seconds"]))
     unit = question["unit"]
     name = re.sub(r"\W+", "-", question["name"]).strip("-")
     lines = [f"## {question['name'][0].upper()}{question['name'][1:]}", ""]
-    if draw(question, figures, pictures / f"{name}.png"):
+    if (draw_curve if curve else draw)(question, figures, pictures / f"{name}.png"):
         lines += [f"![{question['name']}](benchmarks/{name}.png)", ""]
     lines += [f"| | {unit} | middle half | CPU |", "|---|---:|---:|---:|"]
     for figure in figures:
@@ -81,7 +94,29 @@ def section(question: dict[str, Any], pictures: Path) -> list[str]:
             shown = f"{median * scale:.2f} | {low * scale:.2f} to {high * scale:.2f} | "
             shown += f"{cpu * scale:.2f} {unit}"
         lines.append(f"| {figure['entrant']} | {shown} |")
+    if curve:
+        lines += ["", f"Slope: {slope(figures)}."]
     return [*lines, "", *([question["note"], ""] if question["note"] else [])]
+
+
+def points(figures: list[dict[str, Any]]) -> tuple[list[float], list[float]]:
+    """A curve: how much there was, from the names, and the seconds that it took."""
+    amounts = []
+    for figure in figures:
+        number, unit = figure["entrant"].split()[:2]
+        amounts.append(float(number.replace(",", "")) * UNITS.get(unit, 1))
+    return amounts, [statistics.median(figure["seconds"]) for figure in figures]
+
+
+def slope(figures: list[dict[str, Any]]) -> str:
+    """How the cost grows, by the least squares of the logarithms."""
+    amounts, seconds = points(figures)
+    if len(amounts) < 2 or min(seconds) <= 0:
+        return "none to be had"
+    logs = [math.log(n) for n in amounts], [math.log(s) for s in seconds]
+    exponent = statistics.linear_regression(*logs).slope
+    times = seconds[-1] / seconds[0]
+    return f"the cost grows as n^{exponent:.2f}; the last is {times:.2f} times the first"
 
 
 def quartiles(seconds: list[float]) -> tuple[float, float, float]:
@@ -89,6 +124,27 @@ def quartiles(seconds: list[float]) -> tuple[float, float, float]:
         return min(seconds), statistics.median(seconds), max(seconds)
     low, median, high = statistics.quantiles(seconds, n=4)
     return low, median, high
+
+
+def draw_curve(question: dict[str, Any], figures: list[dict[str, Any]], path: Path) -> bool:
+    """A line over logarithmic axes; False where there is no matplotlib."""
+    try:
+        import matplotlib
+
+        matplotlib.use("Agg")
+        import matplotlib.pyplot as plt
+    except ImportError:
+        return False
+    amounts, seconds = points(figures)
+    figure, axes = plt.subplots(figsize=(8, 3))
+    axes.loglog(amounts, [s * SCALE[question["unit"]] for s in seconds], "o-")
+    axes.set_ylim(bottom=1)
+    axes.set_ylabel(question["unit"])
+    axes.set_xlabel(question["name"].rpartition(" by ")[2])
+    figure.tight_layout()
+    figure.savefig(path, dpi=80)
+    plt.close(figure)
+    return True
 
 
 def draw(question: dict[str, Any], figures: list[dict[str, Any]], path: Path) -> bool:

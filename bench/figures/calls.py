@@ -6,92 +6,69 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 
-from contest import contest
-from floors import socket_round_trip
-from peers import Entry, Peer, opened
+from peers import Entry, Peer
 from peers.executor import FuturesPool
-from peers.theus_ import Theus
+from peers.floors import Floor
 
-from work import increment, nothing, nothing_with_ctx
-
-from . import Goal, Question
+from . import EXECUTOR, Goal, Question, QuestionSet, Task
 
 GATHERED = 1000
+AWAITED = 1000
 ITEMS = 100_000
-EXECUTOR = "ProcessPoolExecutor (spawn)"
+TOO_SLOW = ("Dask", "Rust Theus 3.0.25")  # for so many
+
+WAITED_FOR = Question(
+    "a call that does nothing, waited for", "µs", (Goal("theus", "(socket)", 0.7),)
+)
+AWAIT = Question("a call that does nothing, awaited", "µs", (Goal("theus", EXECUTOR, 0.25),))
+GATHER = Question(
+    f"{GATHERED:,} calls that do nothing, under way at once",
+    "1/s",
+    (Goal("theus", EXECUTOR, 6, at_least=True),),
+)
+MAP = Question(
+    f"x + 1 for each of {ITEMS:,} numbers",
+    "1/s",
+    (Goal("theus", "joblib", 3, at_least=True),),
+    "Dask and the Rust Theus are left out: they would take about a minute for so many.",
+)
 
 
-def run(entries: list[Entry]) -> Iterator[Question]:
-    with opened(entries) as peers:
-        yield _round_trips(peers)
-        yield _awaited(peers)
-        yield _gathered(peers)
-        yield _mapped(peers)
+def tasks(entry: Entry) -> Iterator[tuple[str, Task]]:
+    with entry.open() as peer:
+        name = entry.name
+        if isinstance(peer, Floor):
+            with peer.socket_round_trip() as trip:
+                yield WAITED_FOR.name, Task("(socket)", trip, calls=2000, warm_up=200)
+            return
+        from work import increment
+
+        nothing = peer.nothing
+        yield WAITED_FOR.name, Task(name, partial(peer.run, nothing), calls=1000, warm_up=100)
+        if (call := _awaitable(peer)) is not None:
+            loop = asyncio.new_event_loop()
+            yield AWAIT.name, Task(name, partial(_on, loop, call), calls=3, pieces=AWAITED)
+            loop.close()
+        yield GATHER.name, Task(name, partial(peer.gather, nothing, GATHERED), 3, GATHERED)
+        if name not in TOO_SLOW:
+            yield MAP.name, Task(name, partial(peer.map, increment, range(ITEMS)), 3, ITEMS)
 
 
-def _one(peer: Peer) -> Callable[[], object]:
-    if isinstance(peer, Theus):
-        return lambda: peer.engine.run(nothing_with_ctx)
-    return lambda: peer.run(nothing)
+SET = QuestionSet((WAITED_FOR, AWAIT, GATHER, MAP), tasks)
 
 
-def _round_trips(peers: dict[str, Peer]) -> Question:
-    with socket_round_trip() as trip:
-        entrants = {name: _one(peer) for name, peer in peers.items()}
-        entrants["(socket)"] = trip
-        figures = contest(entrants, calls=100)
-    goal = Goal("theus", "(socket)", 0.7)
-    return Question("a call that does nothing, waited for", "µs", figures, goal)
-
-
-def _awaited(peers: dict[str, Peer]) -> Question:
-    """Where the tool has something to await; the loop runs for the whole turn."""
-    loop = asyncio.new_event_loop()
-    entrants: dict[str, Callable[[], object]] = {}
-    for name, peer in peers.items():
-        if isinstance(peer, Theus):
-            call = partial(peer.engine.execute, nothing_with_ctx)
-        elif isinstance(peer, FuturesPool):
-            call = partial(loop.run_in_executor, peer.executor, nothing)
-        else:
-            continue
-        entrants[name] = partial(_on, loop, call)
-    try:
-        figures = contest(entrants, work=100)
-    finally:
-        loop.close()
-    goal = Goal("theus", EXECUTOR, 0.25)
-    return Question("a call that does nothing, awaited", "µs", figures, goal)
+def _awaitable(peer: Peer) -> Callable[[], Awaitable[object]] | None:
+    """Where the tool has something to await."""
+    if isinstance(peer, FuturesPool):
+        return lambda: asyncio.get_running_loop().run_in_executor(peer.executor, peer.nothing)
+    execute = getattr(peer, "execute", None)
+    return None if execute is None else partial(execute, peer.nothing)
 
 
 def _on(loop: asyncio.AbstractEventLoop, call: Callable[[], Awaitable[object]]) -> None:
-    loop.run_until_complete(_hundred(call))
+    loop.run_until_complete(_all(call))
 
 
-async def _hundred(call: Callable[[], Awaitable[object]]) -> None:
-    for _ in range(100):
+async def _all(call: Callable[[], Awaitable[object]]) -> None:
+    for _ in range(AWAITED):
         await call()
-
-
-def _gathered(peers: dict[str, Peer]) -> Question:
-    entrants = {
-        name: partial(
-            peer.gather, nothing_with_ctx if isinstance(peer, Theus) else nothing, GATHERED
-        )
-        for name, peer in peers.items()
-    }
-    figures = contest(entrants, rounds=7, work=GATHERED)
-    goal = Goal("theus", EXECUTOR, 6, at_least=True)
-    return Question(f"{GATHERED:,} calls that do nothing, under way at once", "1/s", figures, goal)
-
-
-def _mapped(peers: dict[str, Peer]) -> Question:
-    entrants = {
-        name: partial(peer.map, increment, range(ITEMS))
-        for name, peer in peers.items()
-        if name != "Dask"  # whose scheduler takes a minute for so many
-    }
-    figures = contest(entrants, rounds=5, work=ITEMS)
-    goal = Goal("theus", "joblib", 3, at_least=True)
-    note = "Dask is left out: its scheduler takes about a minute for so many."
-    return Question(f"x + 1 for each of {ITEMS:,} numbers", "1/s", figures, goal, note)

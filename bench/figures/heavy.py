@@ -2,87 +2,70 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 
 import numpy as np
-from contest import contest
-from floors import warm_copy
-from peers import Entry, Peer, opened
+from peers import Entry
+from peers.floors import Floor
 from peers.theus_ import Theus
 
-from theus import TheusEngine
-from theus.arrays import memory_of
-from work import first_of, first_of_key, heavy_ones, nothing_with_ctx, ones
-
-from . import Goal, Question
+from . import EXECUTOR, Goal, Question, QuestionSet, Task
 
 LARGE = 72_000_000
 RESULT = 8 << 20
-EXECUTOR = "ProcessPoolExecutor (spawn)"
+
+READ = Question(
+    "a task that reads one element of 72 MB", "µs", (Goal("theus", "theus, nothing", 1.1),)
+)
+PUT = Question(
+    "making 72 MB known to workers, again and again", "ms", (Goal("theus", "(copy)", 1.3),)
+)
+FILL = Question(
+    "alloc (zeroed), fill and publish 72 MB, again and again",
+    "ms",
+    (Goal("theus", "(copy)", 2.2),),
+)
+RETURN = Question("a result of 8 MB", "ms", (Goal("theus", EXECUTOR, 0.1),))
 
 
-def run(entries: list[Entry]) -> Iterator[Question]:
+def tasks(entry: Entry) -> Iterator[tuple[str, Task]]:
     array = np.ones(LARGE // 8)
-    with opened(entries) as peers:
-        yield _reading(peers, array)
-        yield _putting(peers, array)
-        yield _filling(peers, array)
-        yield _result(peers)
-
-
-def _reading(peers: dict[str, Peer], array: np.ndarray) -> Question:
-    entrants: dict[str, Callable[[], object]] = {}
-    for name, peer in peers.items():
-        shared = peer.share(array)
-        if isinstance(peer, Theus):
-            key = memory_of(shared).origin.key
-            entrants[name] = partial(peer.engine.run, first_of_key, key)
-            entrants["theus, nothing"] = partial(peer.engine.run, nothing_with_ctx)
+    with entry.open() as peer:
+        if isinstance(peer, Floor):
+            yield PUT.name, Task("(copy)", peer.warm_copy(LARGE), calls=15)
+            yield FILL.name, Task("(copy)", peer.warm_copy(LARGE), calls=15)
+        elif isinstance(peer, Theus):
+            yield from _of_theus(peer, array)
         else:
-            entrants[name] = partial(peer.run, first_of, shared)
-    figures = contest(entrants, rounds=9, calls=5)
-    goal = Goal("theus", "theus, nothing", 1.1)
-    return Question("a task that reads one element of 72 MB", "ms", figures, goal)
+            from work import first_of, ones
+
+            if peer.share(array) is not array:
+                yield PUT.name, Task(entry.name, partial(peer.share, array), calls=5)
+            shared = peer.share(array)
+            yield READ.name, Task(entry.name, partial(peer.run, first_of, shared), calls=5)
+            yield RETURN.name, Task(entry.name, partial(peer.run, ones, RESULT), calls=9)
 
 
-def _putting(peers: dict[str, Peer], array: np.ndarray) -> Question:
-    """A second generation: the first is dropped by it."""
-    entrants: dict[str, Callable[[], object]] = {"(copy)": warm_copy(LARGE)}
-    for name, peer in peers.items():
-        if isinstance(peer, Theus):
-            entrants[name] = partial(peer.engine.heavy.put, "again", array)
-        elif name in ("Ray", "Dask"):
-            entrants[name] = partial(peer.share, array)
-    figures = contest(entrants, rounds=9)
-    goal = Goal("theus", "(copy)", 1.3)
-    return Question("making 72 MB known to workers, again and again", "ms", figures, goal)
+def _of_theus(peer: Theus, array: np.ndarray) -> Iterator[tuple[str, Task]]:
+    from theus_work import first_of_key, heavy_ones
+
+    from work import ones
+
+    engine = peer.engine
+
+    def fill() -> None:
+        made = engine.heavy.alloc("filled", array.shape)
+        np.copyto(made, array)
+        made.publish()
+
+    yield PUT.name, Task("theus", partial(engine.heavy.put, "again", array), 15, warm_up=3)
+    yield FILL.name, Task("theus", fill, calls=15, warm_up=3)
+    nothing = partial(peer.run, peer.nothing)
+    yield READ.name, Task("theus, nothing", nothing, calls=1000, warm_up=100)
+    yield READ.name, Task("theus", partial(engine.run, first_of_key, "again"), 1000, warm_up=100)
+    yield RETURN.name, Task("theus", partial(engine.run, heavy_ones, RESULT), calls=15)
+    yield RETURN.name, Task("theus, a plain array", partial(peer.run, ones, RESULT), calls=15)
 
 
-def _filling(peers: dict[str, Peer], array: np.ndarray) -> Question:
-    entrants: dict[str, Callable[[], object]] = {"(copy)": warm_copy(LARGE)}
-    for name, peer in peers.items():
-        if isinstance(peer, Theus):
-            entrants[name] = partial(_fill, peer.engine, array)
-    figures = contest(entrants, rounds=9)
-    goal = Goal("theus", "(copy)", 2.2)
-    return Question("alloc (zeroed), fill and publish 72 MB, again and again", "ms", figures, goal)
-
-
-def _fill(engine: TheusEngine, array: np.ndarray) -> None:
-    made = engine.heavy.alloc("filled", array.shape)
-    np.copyto(made, array)
-    made.publish()
-
-
-def _result(peers: dict[str, Peer]) -> Question:
-    entrants: dict[str, Callable[[], object]] = {}
-    for name, peer in peers.items():
-        if isinstance(peer, Theus):
-            entrants[name] = partial(peer.engine.run, heavy_ones, RESULT)
-            entrants["theus, a plain array"] = partial(peer.run, ones, RESULT)
-        else:
-            entrants[name] = partial(peer.run, ones, RESULT)
-    figures = contest(entrants, rounds=9, calls=3)
-    goal = Goal("theus", EXECUTOR, 0.1)
-    return Question("a result of 8 MB", "ms", figures, goal)
+SET = QuestionSet((READ, PUT, FILL, RETURN), tasks)

@@ -2,60 +2,62 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 
 import numpy as np
-from contest import contest
-from peers import Entry, Peer, opened
+from peers import Entry
+from peers.floors import Floor
 from peers.theus_ import Theus
 
-from theus import TheusEngine
-from work import product_of_keys, product_sum, sort_sum
-
-from . import Goal, Question
+from . import Goal, Question, QuestionSet, Task
 
 SIDE = 3000
 PRODUCTS = 4
 SORTS = 8
 
+MATMUL = Question(
+    f"{PRODUCTS} products of {SIDE} by {SIDE} matrices",
+    "ms",
+    (Goal("theus", "(one after the other, BLAS on all cores)", 1.05),),
+)
+SORT = Question(
+    f"{SORTS} jobs of one thread each", "ms", (Goal("theus", "(one after the other)", 0.55),)
+)
 
-def run(entries: list[Entry]) -> Iterator[Question]:
-    with opened(entries) as peers:
-        yield _products(peers)
-        yield _sorts(peers)
 
+def tasks(entry: Entry) -> Iterator[tuple[str, Task]]:
+    from work import product_sum, sort_sum
 
-def _products(peers: dict[str, Peer]) -> Question:
-    random = np.random.default_rng(0)
-    left, right = random.random((2, SIDE, SIDE))
-    entrants: dict[str, Callable[[], object]] = {
-        "(one after the other, BLAS on all cores)": lambda: [
-            product_sum(left, right) for _ in range(PRODUCTS)
-        ]
-    }
-    for name, peer in peers.items():
+    left, right = np.random.default_rng(0).random((2, SIDE, SIDE))
+    with entry.open() as peer:
+        if isinstance(peer, Floor):
+            yield (
+                MATMUL.name,
+                Task(
+                    "(one after the other, BLAS on all cores)",
+                    lambda: [product_sum(left, right) for _ in range(PRODUCTS)],
+                ),
+            )
+            yield (
+                SORT.name,
+                Task("(one after the other)", lambda: [sort_sum(seed) for seed in range(SORTS)]),
+            )
+            return
         if isinstance(peer, Theus):
-            peer.engine.heavy.put("left", left)
-            peer.engine.heavy.put("right", right)
-            entrants[name] = partial(_all_products, peer.engine)
-    figures = contest(entrants, rounds=5)
-    goal = Goal("theus", "(one after the other, BLAS on all cores)", 1.05)
-    return Question(f"{PRODUCTS} products of {SIDE} by {SIDE} matrices", "ms", figures, goal)
+            from theus_work import product_of_keys
+
+            engine = peer.engine
+            engine.heavy.put("left", left)
+            engine.heavy.put("right", right)
+
+            def products() -> None:
+                calls = [engine.submit(product_of_keys, "left", "right") for _ in range(PRODUCTS)]
+                for call in calls:
+                    call.result()
+
+            yield MATMUL.name, Task("theus", products)
+        yield SORT.name, Task(entry.name, partial(peer.map, sort_sum, range(SORTS)))
 
 
-def _all_products(engine: TheusEngine) -> None:
-    futures = [engine.submit(product_of_keys, "left", "right") for _ in range(PRODUCTS)]
-    for future in futures:
-        future.result()
-
-
-def _sorts(peers: dict[str, Peer]) -> Question:
-    entrants: dict[str, Callable[[], object]] = {
-        "(one after the other)": lambda: [sort_sum(seed) for seed in range(SORTS)]
-    }
-    for name, peer in peers.items():
-        entrants[name] = partial(peer.map, sort_sum, range(SORTS))
-    figures = contest(entrants, rounds=5)
-    goal = Goal("theus", "(one after the other)", 0.55)
-    return Question(f"{SORTS} jobs of one thread each", "ms", figures, goal)
+SET = QuestionSet((MATMUL, SORT), tasks, rounds=5)

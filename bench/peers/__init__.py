@@ -6,15 +6,24 @@ What is not installed is left out, with a word. `requirements.txt` beside this f
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+import os
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple, Protocol
 
 WORKERS = 2
+# What no tool can be faster than is measured like a peer, and told in parentheses.
+FLOOR = "(floor)"
 
 
 class Peer(Protocol):
-    """A pool of two worker processes."""
+    """A pool of two worker processes.
+
+    Attributes:
+        nothing: the function that does nothing, as users of this tool write it.
+    """
+
+    nothing: Callable[..., Any]
 
     def run(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """Call it in a worker, and wait for what it gives."""
@@ -30,36 +39,50 @@ class Peer(Protocol):
 
 
 class Entry(NamedTuple):
-    """A peer, and where its documentation shows what is done with it here."""
+    """A peer, and where its documentation shows what is done with it here.
+
+    Attributes:
+        name: in the tables.
+        module: that has to be installed.
+        open: a pool of it.
+        link: what its use here follows.
+        python: an interpreter of its own; None: the one that runs this.
+    """
 
     name: str
-    module: str  # that has to be installed
-    open: Callable[[], AbstractContextManager[Peer]]
+    module: str
+    open: Callable[[], AbstractContextManager[Any]]
     link: str
+    python: str | None = None
 
 
 def installed(entry: Entry) -> bool:
+    if entry.python is not None:
+        return os.path.exists(entry.python)
     return importlib.util.find_spec(entry.module) is not None
 
 
-@contextmanager
-def opened(entries: Iterable[Entry]) -> Iterator[dict[str, Peer]]:
-    """All of them that are installed, by name."""
-    with ExitStack() as stack:
-        found = {}
-        for entry in entries:
-            if installed(entry):
-                found[entry.name] = stack.enter_context(entry.open())
-            else:
-                print(f"({entry.name} is not installed, and left out)")
-        yield found
-
-
 def entries(names: Iterable[str] = ()) -> list[Entry]:
-    """All peers, or those of the names."""
-    from . import dask_, executor, joblib_, loky_, mpire_, multiprocessing_, ray_, theus_
+    """All peers, or those of the names; the floors always."""
+    from . import (
+        dask_,
+        executor,
+        floors,
+        joblib_,
+        loky_,
+        mpire_,
+        multiprocessing_,
+        ray_,
+        rust_theus,
+        shared_memory,
+        theus_,
+    )
 
-    modules = (theus_, executor, multiprocessing_, loky_, joblib_, mpire_, ray_, dask_)
-    every = [entry for module in modules for entry in module.ENTRIES]
+    pools = (theus_, executor, multiprocessing_, shared_memory, loky_, joblib_, mpire_, ray_)
+    every = [entry for module in (floors, *pools, dask_, rust_theus) for entry in module.ENTRIES]
     chosen = set(names)
-    return [entry for entry in every if not chosen or entry.name in chosen]
+    return [entry for entry in every if not chosen or entry.name in chosen or entry.name == FLOOR]
+
+
+def entry_named(name: str) -> Entry:
+    return next(entry for entry in entries() if entry.name == name)

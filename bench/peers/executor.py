@@ -9,16 +9,19 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
+from work import nothing
+
 from . import WORKERS, Entry
 
 LINK = "https://docs.python.org/3/library/concurrent.futures.html#processpoolexecutor-example"
-CHUNK = (
-    1000  # its documentation: "a large value for chunksize can significantly improve performance"
-)
+# Its documentation: for very long iterables a large chunksize improves performance significantly.
+LONG, CHUNK = 10_000, 1000
 
 
 class FuturesPool:
     """Anything with the interface of concurrent.futures."""
+
+    nothing = staticmethod(nothing)
 
     def __init__(self, executor: Executor) -> None:
         self.executor = executor
@@ -31,7 +34,9 @@ class FuturesPool:
             future.result()
 
     def map(self, function: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
-        return list(self.executor.map(function, items, chunksize=CHUNK))
+        items = list(items)
+        chunk = CHUNK if len(items) > LONG else 1
+        return list(self.executor.map(function, items, chunksize=chunk))
 
     def share(self, array: Any) -> Any:
         return array  # it is pickled for every call

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from work import nothing
+
 from . import WORKERS, Entry
 
 LINK = "https://joblib.readthedocs.io/en/stable/parallel.html"
@@ -13,6 +15,8 @@ LINK = "https://joblib.readthedocs.io/en/stable/parallel.html"
 
 class Joblib:
     """One Parallel object, kept as its documentation says for many calls."""
+
+    nothing = staticmethod(nothing)
 
     def __init__(self, parallel: Any) -> None:
         from joblib import delayed

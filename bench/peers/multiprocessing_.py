@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from multiprocessing.pool import Pool
 from typing import Any
 
+from work import nothing
+
 from . import WORKERS, Entry
 
 LINK = "https://docs.python.org/3/library/multiprocessing.html#module-multiprocessing.pool"
@@ -15,6 +17,8 @@ LINK = "https://docs.python.org/3/library/multiprocessing.html#module-multiproce
 
 class ProcessPool:
     """A pool of processes that are forked from a server."""
+
+    nothing = staticmethod(nothing)
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool

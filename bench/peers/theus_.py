@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import theus_work
+
 from theus import TheusEngine
 
 from . import WORKERS, Entry
@@ -15,12 +17,17 @@ from . import WORKERS, Entry
 class Theus:
     """An engine, with the calls of its plain functions."""
 
+    nothing = staticmethod(theus_work.nothing_with_ctx)
+
     def __init__(self, engine: TheusEngine) -> None:
         self.engine = engine
         self._keys = itertools.count()
 
     def run(self, function: Callable[..., Any], *arguments: Any) -> Any:
         return self.engine.run(function, *arguments)
+
+    async def execute(self, function: Callable[..., Any]) -> Any:
+        return await self.engine.execute(function)
 
     def gather(self, function: Callable[[], Any], times: int) -> None:
         for future in [self.engine.submit(function) for _ in range(times)]:

@@ -1,0 +1,153 @@
+"""What a task, an array and a swap cost as there is more of everything."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Iterator
+from functools import partial
+
+import numpy as np
+from peers import Entry
+from peers.theus_ import Theus
+
+from . import Goal, Question, QuestionSet, Task
+
+KEYS = (1, 10, 100, 1_000, 10_000, 100_000)
+SIZES = {"1 KiB": 1 << 10, "1 MiB": 1 << 20, "64 MiB": 64 << 20, "1 GiB": 1 << 30, "8 GiB": 8 << 30}
+PENDING = (1, 10, 100, 1_000, 10_000, 100_000, 1_000_000)
+WORKERS = (1, 2, 4, 8, 16, 32)
+GENERATIONS = (1_000, 10_000, 100_000)
+
+BY_KEYS = Question(
+    "a call that does nothing, by the number of heavy keys",
+    "µs",
+    (Goal("100,000 keys", "1 key", 1.1),),
+)
+SWAP = Question(
+    "compare_and_swap of one value, by the number of keys",
+    "µs",
+    (Goal("100,000 keys", "10 keys", 1.3),),
+    "From Python: encoding the value and taking a snapshot of the version are in it.",
+)
+TOUCH = Question(
+    "the first touch of an array in a worker, by its size",
+    "µs",
+    (Goal("8 GiB", None, 60e-6), Goal("8 GiB", "1 MiB", 1.1)),
+    "What the same task takes longer the first time that its worker reads the array.",
+)
+BY_PENDING = Question(
+    "one call, by how many are under way at once",
+    "µs",
+    (),
+    "Time for all, by their number.",
+)
+BY_WORKERS = Question(
+    "one of 1,000 calls under way at once, by the number of workers",
+    "µs",
+    (),
+    "There are two cores; more workers cannot be faster here.",
+)
+BY_GENERATION = Question(
+    "publishing a small array once more, by how often it was published before", "µs"
+)
+
+
+def tasks(entry: Entry) -> Iterator[tuple[str, Task]]:
+    if entry.name != "theus":
+        return
+    from theus_work import nothing_with_ctx
+
+    from theus import TheusEngine
+
+    yield from _by_keys()
+    yield from _first_touches()
+    with TheusEngine(workers=2) as engine:
+        gather = Theus(engine).gather
+        gather(nothing_with_ctx, 1000)
+        for pending in PENDING:
+            once = partial(gather, nothing_with_ctx, pending)
+            calls = max(1, min(50, 10_000 // pending))
+            yield BY_PENDING.name, Task(counted(pending, "call"), once, calls, pending, warm_up=0)
+    for workers in WORKERS:
+        with TheusEngine(workers=workers) as engine:
+            once = partial(Theus(engine).gather, nothing_with_ctx, 1000)
+            yield BY_WORKERS.name, Task(counted(workers, "worker"), once, 3, 1000)
+    yield from _generations()
+
+
+def _by_keys() -> Iterator[tuple[str, Task]]:
+    from theus_work import nothing_with_ctx
+
+    from theus import TheusEngine
+
+    array = np.zeros(4)
+    for keys in KEYS:
+        with TheusEngine(workers=2) as engine:
+            state = engine.compare_and_swap(
+                0,
+                data={f"group{i % 100}.key{i}": i for i in range(keys)},
+                heavy={f"array{i}": array for i in range(keys)},
+            )
+            name = counted(keys, "key")
+            call = partial(engine.run, nothing_with_ctx)
+            yield BY_KEYS.name, Task(name, call, calls=1000, warm_up=100)
+
+            def swap(engine: TheusEngine = engine) -> None:
+                engine.compare_and_swap(engine.state.version, data={"group0.key0": 1})
+
+            yield SWAP.name, Task(name, swap, calls=1000, warm_up=100)
+            del state
+
+
+def _first_touches() -> Iterator[tuple[str, Task]]:
+    """One worker, and each time an array that it has not seen, less what it takes once more."""
+    from theus_work import first_of_key
+
+    from theus import TheusEngine
+
+    for name, nbytes in SIZES.items():
+        differences = []
+        with TheusEngine(workers=1) as engine:
+            engine.heavy.put("warm", np.zeros(4))
+            for _ in range(200):
+                engine.run(first_of_key, "warm")
+            for _ in range(31 if nbytes < 1 << 30 else 3):
+                array = engine.heavy.alloc("a", nbytes // 8)
+                array.publish()
+                del array
+                gc.collect()
+                for _ in range(20):
+                    engine.run(first_of_key, "warm")
+                first = timed(partial(engine.run, first_of_key, "a"))
+                again = sorted(timed(partial(engine.run, first_of_key, "a")) for _ in range(9))[4]
+                differences.append(first - again)
+        yield TOUCH.name, Task(name, lambda: None, fixed=sorted(differences)[len(differences) // 2])
+
+
+def _generations() -> Iterator[tuple[str, Task]]:
+    from theus import TheusEngine
+
+    with TheusEngine(workers=1) as engine:
+        array = np.zeros(128)
+        done = 0
+        for generations in GENERATIONS:
+            while done < generations - 500:
+                engine.heavy.put("a", array)
+                done += 1
+            once = partial(engine.heavy.put, "a", array)
+            yield BY_GENERATION.name, Task(counted(generations, "time"), once, calls=500, warm_up=0)
+            done += 500
+
+
+def timed(once: partial[object]) -> float:
+    began = time.perf_counter()
+    once()
+    return time.perf_counter() - began
+
+
+def counted(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
+SET = QuestionSet((BY_KEYS, SWAP, TOUCH, BY_PENDING, BY_WORKERS, BY_GENERATION), tasks, rounds=3)
