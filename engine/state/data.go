@@ -70,13 +70,13 @@ func (e *dataEdit) delete(key treeKey) {
 
 // touch puts a node without children at the path and tells the paths above.
 func (e *dataEdit) touch(key treeKey, next node) {
-	old, present := e.txn.Get(key.bytes)
+	old, present := e.txn.Insert(key.bytes, next)
 	if old.nodes > 0 {
 		// Txn.Len is wrong after this when the nodes are of this transaction;
 		// nothing here uses it.
 		e.txn.DeletePrefix(key.bytes)
+		e.txn.Insert(key.bytes, next)
 	}
-	e.txn.Insert(key.bytes, next)
 	for depth := key.depth() - 1; depth >= 0; depth-- {
 		above, aboveWasPresent := e.txn.Get(key.at(depth))
 		leafVanishes := above.leaf && next.leaf
