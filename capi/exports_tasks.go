@@ -172,31 +172,11 @@ func theusgo_wait(h C.uint64_t, timeout C.int64_t, err *C.theus_error) C.int32_t
 		if bad != nil {
 			return bad
 		}
-		if waitFor(o.get(), milliseconds(timeout)) {
+		if o.get().Wait(milliseconds(timeout)) {
 			return nil
 		}
 		return &statusError{code: C.THEUS_ETIMEDOUT, text: "the task has not ended yet"}
 	})
-}
-
-func waitFor(t *pool.Task, timeout time.Duration) bool {
-	switch {
-	case timeout == 0:
-		return t.Ended()
-	case t.Look():
-		return true
-	case timeout < 0:
-		<-t.Done()
-		return true
-	}
-	timer := time.NewTimer(timeout)
-	defer timer.Stop()
-	select {
-	case <-t.Done():
-		return true
-	case <-timer.C:
-		return false
-	}
 }
 
 //export theusgo_look

@@ -41,7 +41,8 @@ func (p *Pool) announce(t *Task) {
 	if t.released {
 		p.after(t.outcome.release)
 	}
-	t.ended.Store(true)
+	t.ended.Store(1)
+	p.after(t.wakeWaiting)           // when mu is unlocked, which they want next
 	if q := t.call.Queue; q != nil { // before done: who has waited for the task finds its event
 		q.push(Event{Handle: t.call.Handle, Tag: t.call.Tag, Status: t.outcome.Status})
 	}

@@ -50,6 +50,9 @@ var faults = []fault{
 	ways(failpoint.PoolEventfd, syscall.EMFILE, syscall.ENOMEM),
 	ways(failpoint.PoolEventfdWrite, syscall.EINTR, syscall.EAGAIN),
 	ways(failpoint.PoolEventfdRead, syscall.EINTR),
+	ways(failpoint.PoolFutexWait, syscall.EINTR, syscall.ENOSYS),
+	ways(failpoint.PoolFutexWake, syscall.EFAULT),
+	ways(failpoint.PoolYield, syscall.EPERM),
 	ways(failpoint.PoolPidfdSignal, syscall.EPERM, syscall.ENOSYS),
 	ways(failpoint.PoolPoll, syscall.EINTR, syscall.ENOMEM),
 	ways(failpoint.PoolWait, syscall.ECHILD),
@@ -358,9 +361,7 @@ func (l *life) run(target, input string, prepare func(*Call)) (*Outcome, error) 
 		return nil, err
 	}
 	defer task.Release()
-	select {
-	case <-task.Done():
-	case <-time.After(60 * time.Second):
+	if !task.Wait(60 * time.Second) {
 		l.t.Fatalf("%s: %s did not end; %+v", l.what, target, l.pool.Stats())
 	}
 	o := *task.Outcome()
@@ -466,7 +467,7 @@ func (l *life) expect(status Status, o *Outcome, err error) {
 // watched: a caller polls the sockets itself, while the reactor stands back.
 func (l *life) watched() {
 	l.t.Helper()
-	for range 3 { // the function is known to be short after the first
+	for range 8 { // the function is known to be short after some
 		call, err := l.call("echo", "x", nil)
 		if l.bad(err) {
 			return

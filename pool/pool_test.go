@@ -319,7 +319,9 @@ func TestLookingPollsOnlyForTasksThatAreShortAndRun(t *testing.T) {
 		t.Skip("one polls only where a processor is left to do that on")
 	}
 	f := newFixture(t, 1, "zygote")
-	f.end(f.submit(f.call("echo", "")))
+	for range 8 { // as many runs as are remembered
+		f.end(f.submit(f.call("echo", "")))
+	}
 	w := f.workers[0]
 	f.reactor.attend()
 	for range 100 { // an event of before may still have the reactor read once
@@ -339,6 +341,41 @@ func TestLookingPollsOnlyForTasksThatAreShortAndRun(t *testing.T) {
 	f.Cancel(hang)
 	require.True(t, hang.Look())
 	require.Equal(t, "the reactor reads again", text(f.end(f.submit(f.call("echo", "the reactor reads again")))))
+}
+
+func TestASlowRunAmongInstantOnesIsForgiven(t *testing.T) {
+	f := &Function{}
+	require.False(t, f.usuallyInstant(), "nothing is known")
+	for range 4 {
+		f.ran(time.Microsecond)
+	}
+	require.True(t, f.usuallyInstant())
+	f.ran(time.Second)
+	require.True(t, f.usuallyInstant())
+	for range 4 {
+		f.ran(time.Second)
+	}
+	require.False(t, f.usuallyInstant())
+}
+
+// A thread that sleeps in the kernel until a task has ended.
+func TestWaitingForTheEndOfATask(t *testing.T) {
+	f := newFixture(t, 1, "zygote")
+	hang := f.start("hang")
+	require.False(t, hang.Wait(0))
+	require.False(t, hang.Wait(time.Millisecond))
+	ends := make(chan bool)
+	for _, timeout := range []time.Duration{-1, -1, time.Minute} {
+		go func() { ends <- hang.Wait(timeout) }()
+	}
+	eventually(t, "all of them sleep", func() bool { return hang.waiting.Load() == 3 })
+	f.Cancel(hang)
+	for range 3 {
+		require.True(t, <-ends)
+	}
+	require.Zero(t, hang.waiting.Load())
+	require.True(t, hang.Wait(0))
+	require.True(t, f.start("echo").Wait(-1))
 }
 
 // readable: something has come from a worker that was not read.

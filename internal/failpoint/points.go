@@ -57,6 +57,9 @@ const (
 	PoolEventfd
 	PoolEventfdWrite
 	PoolEventfdRead
+	PoolFutexWait
+	PoolFutexWake
+	PoolYield
 	PoolPidfdSignal
 	PoolPoll
 	PoolWait
@@ -111,6 +114,9 @@ var names = [count]string{
 	PoolEventfd:            "pool: eventfd",
 	PoolEventfdWrite:       "pool: write eventfd",
 	PoolEventfdRead:        "pool: read eventfd",
+	PoolFutexWait:          "pool: futex FUTEX_WAIT",
+	PoolFutexWake:          "pool: futex FUTEX_WAKE",
+	PoolYield:              "pool: sched_yield",
 	PoolPidfdSignal:        "pool: pidfd_send_signal",
 	PoolPoll:               "pool: poll",
 	PoolWait:               "pool: wait4",

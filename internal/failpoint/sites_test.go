@@ -23,6 +23,7 @@ var asksNothing = map[string]string{
 	"unix.ParseUnixRights":           "decodes a message",
 	"unix.SignalName":                "looks into a table",
 	"unix.WaitStatus":                "is a type",
+	"unix.NsecToTimespec":            "computes",
 	"process.Release":                "closes a descriptor; that cannot fail",
 	"os.NewFile":                     "wraps a descriptor; the kernel is not asked",
 	"os.Getpid":                      "cannot fail",

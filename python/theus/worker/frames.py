@@ -167,7 +167,7 @@ class Channel:
         if self._busy and self._may_poll:
             until = began + _POLLING
             while not self._poller.poll(0) and time.perf_counter_ns() < until:
-                pass
+                os.sched_yield()  # the host may be on the same processor (pool/look.go)
         self._poller.poll()
         self._busy = time.perf_counter_ns() - began < _OFTEN
 
