@@ -54,7 +54,7 @@ func (p *Pool) workerToPoll(t *Task) *worker {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	w := t.worker
-	if w == nil || p.closed || len(w.assigned) == 0 || w.assigned[0] != t || len(p.queue) > 0 || p.running() >= Processors {
+	if w == nil || p.closed || len(w.assigned) == 0 || w.assigned[0] != t || !p.processorLeft() {
 		return nil
 	}
 	if !t.call.Function.usuallyInstant() {
@@ -62,6 +62,9 @@ func (p *Pool) workerToPoll(t *Task) *worker {
 	}
 	return w
 }
+
+// processorLeft: the work that there is leaves one to poll on, for the host or for a worker that has just become idle. mu is held.
+func (p *Pool) processorLeft() bool { return len(p.queue) == 0 && p.running() < Processors }
 
 // running counts the workers that have a task.
 func (p *Pool) running() (n int) {

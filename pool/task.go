@@ -250,7 +250,7 @@ type Function struct {
 	name    string
 	record  Value
 	learned []string // heavy keys its tasks fetched; guarded by Pool.mu
-	// longest decays towards recent run times: only functions known to be short are prefetched. Guarded by Pool.mu.
+	// longest decays towards recent run times: only functions known to be short are sent ahead. Guarded by Pool.mu.
 	longest time.Duration
 	known   bool
 	instant uint8 // of its last runs, the newest lowest, a bit each: it was an instantTask. Guarded by Pool.mu.
@@ -281,9 +281,6 @@ func (f *Function) ran(d time.Duration) {
 		f.instant |= 1
 	}
 }
-
-// short: two of these may share a worker without the second waiting noticeably.
-func (f *Function) short() bool { return f.known && f.longest < time.Millisecond }
 
 // usuallyInstant: of its last eight runs at least half were. A single slow one, the first that maps an array say, tells nothing of
 // the next: counting the longest, such tasks were slept for, ran slower on processors that had gone to sleep, and so went on being

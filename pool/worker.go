@@ -55,6 +55,9 @@ const (
 	phaseCutOff    = 5 // it found its socket closed
 )
 
+// taskPoll is a flag of TASK: a processor is left to poll on for what comes after it.
+const taskPoll = 1
+
 // launch asks the zygote for a worker. mu is held.
 func (p *Pool) launch(z *zygote, index int) error {
 	ours, theirs, err := socketPair()
@@ -252,7 +255,7 @@ func (w *worker) sendTask(t *Task) {
 	e.u64(t.version())
 	e.u64(t.call.RNGKey)
 	e.u8(t.call.OutCodec)
-	e.u8(0)
+	e.u8(flag(w.pool.processorLeft(), taskPoll))
 	e.u16(uint16(n))
 	e.str(t.call.Target)
 	e.buf = append(e.buf, input.buf...)

@@ -197,7 +197,7 @@ func (z *zygote) sendConfig() {
 	}
 	config, err := json.Marshal(map[string]any{
 		"protocol": Protocol, "sys_path": o.SysPath, "cwd": o.Cwd, "env": env, "preload": o.Preload,
-		"threads": o.Threads, "seed": o.Seed, "workers": o.Workers, "engine": o.Name, "parent": os.Getpid(),
+		"threads": o.Threads, "seed": o.Seed, "engine": o.Name, "parent": os.Getpid(),
 	})
 	if err != nil {
 		z.pool.giveUp("the configuration cannot be encoded: " + err.Error())

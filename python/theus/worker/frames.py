@@ -116,12 +116,14 @@ class Channel:
 
     Args:
         connection: the socket.
-        may_poll: whether a processor is left for polling before sleeping.
+
+    Attributes:
+        may_poll: whether a processor is left for polling before sleeping; False at first.
     """
 
-    def __init__(self, connection: socket.socket, *, may_poll: bool = False) -> None:
+    def __init__(self, connection: socket.socket) -> None:
         self._socket = connection
-        self._may_poll = may_poll
+        self.may_poll = False
         self._poller = select.poll()
         self._poller.register(connection, select.POLLIN)
         self.cut_short = False
@@ -164,7 +166,7 @@ class Channel:
         if self._length() is not None:
             return
         began = time.perf_counter_ns()
-        if self._busy and self._may_poll:
+        if self._busy and self.may_poll:
             until = began + _POLLING
             while not self._poller.poll(0) and time.perf_counter_ns() < until:
                 os.sched_yield()  # the host may be on the same processor (pool/look.go)

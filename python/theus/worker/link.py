@@ -420,7 +420,9 @@ class Link:
         """Do what a frame says. _state is held."""
         kind = frame.kind
         if kind == frames.TASK:
-            self._tasks.append(QueuedTask(frame, self.segments))
+            task = QueuedTask(frame, self.segments)
+            self._channel.may_poll = task.poll
+            self._tasks.append(task)
         elif kind in (frames.FETCHED, frames.GRANTED):
             if frame.id in self._answers:  # else who asked was interrupted
                 self._answers[frame.id] = frame

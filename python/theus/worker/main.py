@@ -47,10 +47,9 @@ def serve(
         blas.set_threads(wanted)
     _adopt_owner(int(config.get("parent") or 0))
 
-    may_poll = int(config.get("workers") or 1) <= len(os.sched_getaffinity(0))
     page = StatusPage(page_fd)
     page.report_faults()
-    link = Link(frames.Channel(connection, may_poll=may_poll), worker, page.cut_off)
+    link = Link(frames.Channel(connection), worker, page.cut_off)
     # A child that user code forks holds the sockets open, and the host would not see our end.
     os.register_at_fork(after_in_child=link.abandon)
     os.register_at_fork(after_in_child=page.abandon)

@@ -67,12 +67,24 @@ class Received:
 class QueuedTask:
     """A task as it came, nothing of it decoded that could fail."""
 
-    __slots__ = ("arrays", "function", "id", "input", "out_codec", "rng_key", "target", "version")
+    __slots__ = (
+        "arrays",
+        "function",
+        "id",
+        "input",
+        "out_codec",
+        "poll",
+        "rng_key",
+        "target",
+        "version",
+    )
 
     def __init__(self, frame: Frame, segments: Segments) -> None:
         fields = Reader(frame.payload)
         self.id = frame.id
-        self.function, self.version, self.rng_key, self.out_codec, count = fields.task_head()
+        head = fields.task_head()
+        self.function, self.version, self.rng_key, self.out_codec, flags, count = head
+        self.poll = bool(flags & wire.TASK_POLL)
         self.target = fields.text()
         self.input = Received(fields.value(), frame, segments)
         self.arrays = [take_array(fields, frame, segments) for _ in range(count)]

@@ -16,6 +16,8 @@ ARRAY_LIVE = 1
 ARRAY_WRITABLE = 2
 ARRAY_OF_KEY = 4  # its key means this array in the version that the task reads
 
+TASK_POLL = 1  # a processor is left to poll on for what comes after it
+
 INLINE = 0
 IN_SEGMENT = 1
 
@@ -24,7 +26,7 @@ SPAN_ALIGN = 64
 _U16 = struct.Struct("<H")
 _U32 = struct.Struct("<I")
 _U64 = struct.Struct("<Q")
-_TASK_HEAD = struct.Struct("<QQQBxH")
+_TASK_HEAD = struct.Struct("<QQQBBH")
 _VALUE = struct.Struct("<BBH")
 _SPAN = struct.Struct("<QQ")
 _ARRAY = struct.Struct("<QQQQQIBBBB")
@@ -72,7 +74,7 @@ class Reader:
         return str(self.take(self.u32()), "utf-8", "replace")
 
     def task_head(self) -> tuple[Any, ...]:
-        """(function, version, rng_key, out_codec, number of descriptors) of a TASK."""
+        """(function, version, rng_key, out_codec, flags, number of descriptors) of a TASK."""
         return self.unpack(_TASK_HEAD)
 
     def value(self) -> WireValue:
