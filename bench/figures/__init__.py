@@ -90,7 +90,7 @@ class QuestionSet(NamedTuple):
 
     questions: tuple[Question, ...]
     tasks: Callable[[Entry], Iterator[tuple[str, Task]]]
-    rounds: int = 7
+    rounds: int = 5
 
 
 def sets() -> dict[str, QuestionSet]:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import ctypes as c
 import gc
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 from peers import Entry
 from peers.theus_ import Theus
 
 from . import Goal, Question, QuestionSet, Task
+
+if TYPE_CHECKING:
+    from theus import TheusEngine
 
 KEYS = (1, 10, 100, 1_000, 10_000, 100_000)
 SIZES = {"1 KiB": 1 << 10, "1 MiB": 1 << 20, "64 MiB": 64 << 20, "1 GiB": 1 << 30, "8 GiB": 8 << 30}
@@ -29,6 +34,12 @@ SWAP = Question(
     "µs",
     (Goal("100,000 keys", "10 keys", 1.3),),
     "From Python: encoding the value and taking a snapshot of the version are in it.",
+)
+SWAP_IN_C = Question(
+    "theus_cas of one value, by the number of keys",
+    "µs",
+    (Goal("100,000 keys", None, 5e-6),),
+    "The call of the C interface, made from a loop in Python, which takes about 1 µs of it.",
 )
 TOUCH = Question(
     "the first touch of an array in a worker, by its size",
@@ -97,7 +108,28 @@ def _by_keys() -> Iterator[tuple[str, Task]]:
                 engine.compare_and_swap(engine.state.version, data={"group0.key0": 1})
 
             yield SWAP.name, Task(name, swap, calls=1000, warm_up=100)
+            yield SWAP_IN_C.name, Task(name, _cas(engine), calls=20_000, warm_up=100)
             del state
+
+
+def _cas(engine: TheusEngine) -> Callable[[], object]:
+    """theus_cas of one value, whatever the version, with all arguments made before."""
+    from theus import _abi as abi
+    from theus._core import core
+
+    value = b"next"
+    update = abi.fresh(abi.Update)
+    update.op, update.path, update.codec = 3, b"group0.key0", abi.CODEC_RAW
+    update.ptr, update.len = c.cast(c.c_char_p(value), c.c_void_p).value, len(value)
+    version, any_version = c.c_uint64(), 2**64 - 1
+    cas, handle, out = core().raw["theus_cas"], engine._session.engine, c.byref(version)
+    updates = (abi.Update * 1)(update)
+
+    def once(_: object = value) -> object:
+        assert not cas(handle, any_version, updates, 1, 0, out, None)
+        return updates
+
+    return once
 
 
 def _first_touches() -> Iterator[tuple[str, Task]]:
@@ -150,4 +182,6 @@ def counted(number: int, what: str) -> str:
     return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
-SET = QuestionSet((BY_KEYS, SWAP, TOUCH, BY_PENDING, BY_WORKERS, BY_GENERATION), tasks, rounds=3)
+SET = QuestionSet(
+    (BY_KEYS, SWAP, SWAP_IN_C, TOUCH, BY_PENDING, BY_WORKERS, BY_GENERATION), tasks, rounds=2
+)

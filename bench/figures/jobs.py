@@ -60,4 +60,4 @@ def tasks(entry: Entry) -> Iterator[tuple[str, Task]]:
         yield SORT.name, Task(entry.name, partial(peer.map, sort_sum, range(SORTS)))
 
 
-SET = QuestionSet((MATMUL, SORT), tasks, rounds=5)
+SET = QuestionSet((MATMUL, SORT), tasks, rounds=3)
