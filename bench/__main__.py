@@ -1,7 +1,8 @@
 """All figures beside their peers, in one run: ``python bench [SET…] [--peers NAME…]``.
 
-The sets are calls, heavy, jobs, start and growth. Prints a table for each question, with the goal
-met or missed, and writes all numbers to a file, from which report.py makes docs/benchmarks.md.
+The sets are calls, heavy, jobs, start, idle, growth and stages. Prints a table for each question,
+with the goal met or missed, and writes all numbers to a file, from which report.py makes
+docs/benchmarks.md.
 """
 
 from __future__ import annotations

@@ -98,16 +98,19 @@ def contest(
 
 def turn(questions: str, entry: Entry) -> dict[str, dict[str, tuple[float, float]]]:
     """One turn: (seconds, CPU seconds) by question and entrant."""
-    with tempfile.NamedTemporaryFile("r") as answers:
-        command = [entry.python or sys.executable, str(TURN), questions, entry.name, answers.name]
+    # In a directory of its own: the Rust Theus leaves a file where it is run.
+    with tempfile.TemporaryDirectory() as directory:
+        answers = Path(directory) / "answers.json"
+        command = [entry.python or sys.executable, str(TURN), questions, entry.name, str(answers)]
         done = subprocess.run(
             command,
+            cwd=directory,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             timeout=PATIENCE,
             check=False,
         )
-        text = answers.read()
+        text = answers.read_text() if answers.exists() else ""
     if done.returncode or not text:
         raise ValueError(
             done.stderr.decode(errors="replace")[-2000:] or f"status {done.returncode}"

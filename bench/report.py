@@ -1,4 +1,4 @@
-"""docs/benchmarks.md, from the numbers of one run: ``report.py NUMBERS.json DIRECTORY``.
+"""docs/benchmarks.md, from the numbers of a run: ``report.py NUMBERS.json… DIRECTORY``.
 
 Nothing in it is written by hand: a missed goal is in the table like any other. The pictures need
 matplotlib.
@@ -19,8 +19,13 @@ UNITS = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 
 
 def main() -> int:
-    numbers, directory = Path(sys.argv[1]), Path(sys.argv[2])
-    facts = json.loads(numbers.read_text())
+    *numbers, directory = map(Path, sys.argv[1:])
+    runs = [json.loads(path.read_text()) for path in numbers]
+    facts = runs[0]
+    for more in runs[1:]:  # of sets that were run once more, or later
+        again = {question["set"] for question in more["questions"]}
+        facts["questions"] = [q for q in facts["questions"] if q["set"] not in again]
+        facts["questions"] += more["questions"]
     pictures = directory / "benchmarks"
     pictures.mkdir(parents=True, exist_ok=True)
     text = "\n".join(page(facts, pictures))
@@ -52,7 +57,8 @@ def page(facts: dict[str, Any], pictures: Path) -> list[str]:
         lines += section(question, pictures)
     lines += ["## Peers", "", "Each does what its documentation shows:", ""]
     lines += [f"- {name}: {link}" for name, link in of["peers"].items()]
-    return [*lines, ""]
+    notes = Path(__file__).with_name("notes.md").read_text().rstrip("\n").split("\n")
+    return [*lines, "", *notes, ""]
 
 
 def goal_row(question: dict[str, Any]) -> list[str]:
@@ -73,10 +79,11 @@ def row_of(question: dict[str, Any], goal: dict[str, Any]) -> str:
 
 def section(question: dict[str, Any], pictures: Path) -> list[str]:
     curve = question["set"] == "growth"
+    in_order = curve or question["set"] == "stages"
     figures = question["figures"]
     if not figures:
         return []
-    if not curve:
+    if not in_order:
         figures = sorted(figures, key=lambda f: statistics.median(f["seconds"]))
     unit = question["unit"]
     name = re.sub(r"\W+", "-", question["name"]).strip("-")

@@ -95,12 +95,14 @@ class QuestionSet(NamedTuple):
 
 def sets() -> dict[str, QuestionSet]:
     """All sets of questions, by name."""
-    from . import calls, growth, heavy, jobs, start
+    from . import calls, growth, heavy, idle, jobs, stages, start
 
     return {
         "calls": calls.SET,
         "heavy": heavy.SET,
         "jobs": jobs.SET,
         "start": start.SET,
+        "idle": idle.SET,
         "growth": growth.SET,
+        "stages": stages.SET,
     }
