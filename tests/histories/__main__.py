@@ -1,4 +1,4 @@
-"""Histories of calls of the state, from threads, coroutines and workers that are killed at random.
+"""Histories of calls of the state: threads, coroutines, workers and attached processes, and kills.
 
 ``histories --rounds N --seed S``. Each round is a program of its own; in every other one it is
 killed itself, somewhere on the way, and what it had written down is its history. The checker has to
@@ -28,7 +28,7 @@ VARIABLE = "HISTORY_CHECKER"
 # What there must be of, over all rounds.
 EXPECTED = (
     "read", "swap won", "swap lost", "put", "add", "worker killed it", "never answered",
-    "killed worker or zygote", "killed host",
+    "killed worker or zygote", "killed attached process", "killed host",
 )  # fmt: skip
 
 
@@ -101,7 +101,9 @@ def tally(facts: list[dict[str, object]]) -> Counter[str]:
     calls = {fact["call"]: fact["operation"]["kind"] for fact in facts if "call" in fact}  # type: ignore[index]
     for fact in facts:
         if "return" not in fact:
-            seen["killed worker or zygote"] += "killed" in fact
+            if "killed" in fact:
+                attached = fact.get("attached")
+                seen["killed attached process" if attached else "killed worker or zygote"] += 1
             continue
         kind = calls.pop(fact["return"], None)
         answer = fact.get("answer")
