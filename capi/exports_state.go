@@ -67,8 +67,10 @@ func alloc(h C.uint64_t, key *C.char, descr string, itemsize uint64, ndim C.int3
 	switch {
 	case out == nil:
 		return missing("out")
-	case flags&^(C.THEUS_ORDER_F|C.THEUS_LIVE|C.THEUS_UNZEROED) != 0:
-		return &engine.ArgumentError{Text: "flags has bits other than THEUS_ORDER_F, THEUS_LIVE and THEUS_UNZEROED"}
+	case flags&^(C.THEUS_ORDER_F|C.THEUS_LIVE|C.THEUS_UNZEROED|C.THEUS_OUTPUT) != 0:
+		return &engine.ArgumentError{Text: "flags has bits other than THEUS_ORDER_F, THEUS_LIVE, THEUS_UNZEROED and THEUS_OUTPUT"}
+	case flags&C.THEUS_LIVE != 0 && flags&C.THEUS_OUTPUT != 0:
+		return &engine.ArgumentError{Text: "an array is THEUS_LIVE or THEUS_OUTPUT, not both"}
 	}
 	layout, err := layoutOf(descr, itemsize, ndim, shape)
 	if err != nil {
@@ -76,6 +78,7 @@ func alloc(h C.uint64_t, key *C.char, descr string, itemsize uint64, ndim C.int3
 	}
 	b, err := e.Alloc(text(key), layout, engine.AllocOptions{
 		Fortran: flags&C.THEUS_ORDER_F != 0, Live: flags&C.THEUS_LIVE != 0, Unzeroed: flags&C.THEUS_UNZEROED != 0,
+		Output: flags&C.THEUS_OUTPUT != 0,
 	})
 	return giveBuf(out, b, e.Engine, err)
 }

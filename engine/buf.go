@@ -14,8 +14,9 @@ import (
 type Buf struct {
 	engine *Engine
 	array  *pool.Array
-	owner  bool       // this Buf allocated the array: data is where it was written
-	draft  *shm.Draft // where a small array is written; nil: in its segment
+	owner  bool        // this Buf allocated the array: data is where it was written
+	draft  *shm.Draft  // where a small array is written; nil: in its segment
+	former *pool.Array // of an output that was copied: what its old address leads to. Guarded by mu
 
 	mu       sync.Mutex // guards the rest, and array
 	building bool
@@ -39,6 +40,7 @@ type AllocOptions struct {
 	Fortran  bool // first index varies fastest
 	Live     bool // stays writable, seen at once
 	Unzeroed bool // its first content may be anything: all of it will be written
+	Output   bool // tasks that are given it write it as well, until it is published
 }
 
 // Alloc makes an array, zeroed unless that is waived, that will be a version of key ("": of none).
@@ -56,7 +58,7 @@ func (e *Engine) Alloc(key string, layout pool.Layout, o AllocOptions) (*Buf, er
 	layout.Shape = slices.Clone(layout.Shape)
 	layout.Contiguous(o.Fortran)
 	b := &Buf{engine: e, owner: true, building: true}
-	if !o.Live && e.heap.Small(int64(nbytes)) {
+	if !o.Live && !o.Output && e.heap.Small(int64(nbytes)) {
 		err = b.allocSmall(int64(nbytes), key, layout)
 	} else {
 		err = b.allocSegment(int64(nbytes), key, layout, o)
@@ -73,12 +75,14 @@ func (b *Buf) allocSegment(nbytes int64, key string, layout pool.Layout, o Alloc
 	switch {
 	case o.Live:
 		create = b.engine.heap.CreateLive
+	case o.Output:
+		create = b.engine.heap.CreateOutput
 	case o.Unzeroed:
 		create = b.engine.heap.CreateUnzeroed
 	}
 	return b.engine.pool.WithRoom(func() error {
 		seg, err := create(nbytes, labelOf(key))
-		b.array = &pool.Array{Segment: seg, Key: key, Live: o.Live, Layout: layout}
+		b.array = &pool.Array{Segment: seg, Key: key, Live: o.Live, Output: o.Output, Layout: layout}
 		return err
 	})
 }
@@ -248,6 +252,9 @@ func (b *Buf) letGo() {
 	if b.draft != nil {
 		b.draft.Release()
 	}
+	if b.former != nil {
+		b.former.Unref()
+	}
 }
 
 // hold gives the array with a reference of its own. mu is held.
@@ -258,11 +265,11 @@ func (b *Buf) hold() (*pool.Array, error) {
 	return b.array.Ref(), nil
 }
 
-// Array gives the array with a reference of its own, for a task that refers to it. It must be published.
+// Array gives the array with a reference of its own, for a task that refers to it. It must be published, live or an output.
 func (b *Buf) Array() (*pool.Array, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if !b.released && b.building && !b.array.Live {
+	if !b.released && b.building && !b.array.Live && !b.array.Output {
 		return nil, &KeyError{Key: b.array.Key, Kind: ErrUnpublished, Hint: ": a task would see it change"}
 	}
 	return b.hold()

@@ -1,9 +1,11 @@
 package engine
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/theus-project/theus-go/pool"
+	"github.com/theus-project/theus-go/shm"
 )
 
 // Publishing several arrays is all or nothing: first each takes what it could be refused (prepare), then all are frozen,
@@ -97,12 +99,39 @@ func (b *Buf) failed(err error) error {
 	return fmt.Errorf("publishing %q: %w", b.array.Key, err)
 }
 
+// settle ends the writing of an output, by whomever: from here on nobody changes it. Where somebody still could, the array is a
+// copy of what there was. The host's old address stays valid until the array is released. mu is held.
+func (b *Buf) settle() error {
+	if !b.array.Output {
+		return nil
+	}
+	seg := b.array.Segment
+	err := seg.Settle()
+	if errors.Is(err, shm.ErrStillWritten) || errors.Is(err, shm.ErrNoProof) {
+		seg, err = b.engine.heap.Copy(seg, seg.Label())
+	}
+	if err != nil {
+		return b.failed(err)
+	}
+	own := *b.array
+	own.Segment, own.Output = seg, false
+	if seg != b.array.Segment {
+		b.former = b.array
+	}
+	b.array = &own
+	b.owner = false // it is read like what others have written
+	return nil
+}
+
 // forState gives the array, with a reference of its own, as the state may hold it. A result may refer to an array
 // in an arena that the task had been given; under a key it would keep the whole arena, so it is copied into a slot of its own.
 // Between begin and end.
 func (b *Buf) forState() (*pool.Array, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if err := b.settle(); err != nil {
+		return nil, err
+	}
 	a := b.array.Ref()
 	if a.Slot != nil || !a.Segment.Shared() || !a.Layout.Dense() {
 		return a, nil

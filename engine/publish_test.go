@@ -7,6 +7,7 @@ import (
 	"github.com/theus-project/theus-go/engine/state"
 	"github.com/theus-project/theus-go/pool"
 	"github.com/theus-project/theus-go/shm"
+	"golang.org/x/sys/unix"
 )
 
 // exhaustMappings takes all mappings that the process may have, but for some, and gives a function that gives them back.
@@ -194,4 +195,47 @@ func TestAResultThatIsPublishedSaysInWhichVersion(t *testing.T) {
 	v, err = result.View()
 	require.NoError(t, err)
 	require.Equal(t, published, v.Version, "the first one")
+}
+
+// What tasks have written is frozen where it lies; where somebody writes on, as a copy.
+func TestAnOutputIsFrozenWhenItIsPublished(t *testing.T) {
+	for name, writesOn := range map[string]bool{"nobody writes": false, "somebody writes on": true} {
+		t.Run(name, func(t *testing.T) {
+			e := open(t, Options{})
+			b, err := e.Alloc("out", floats(3), AllocOptions{Output: true})
+			require.NoError(t, err)
+			defer b.Release()
+			before, err := b.View()
+			require.NoError(t, err)
+			require.True(t, before.Writable)
+			here := at(t, b)
+			here[0] = 1
+			a, err := b.Array()
+			require.NoError(t, err, "a task may have it")
+			require.True(t, a.Output)
+			if writesOn {
+				fd, err := a.Segment.WriterFD()
+				require.NoError(t, err)
+				defer unix.Close(fd)
+			}
+			a.Unref()
+
+			version, err := e.CAS(state.AnyVersion, []Update{{Kind: SetHeavy, Path: "out", Buf: b}}, false)
+			require.NoError(t, err)
+			here[1] = 2 // the host's old address is its own by now
+			after, err := b.View()
+			require.NoError(t, err)
+			require.Equal(t, View{
+				Data: after.Data, NBytes: before.NBytes, Version: version, Segment: after.Segment,
+				Layout: before.Layout, Published: true,
+			}, after)
+			require.Equal(t, writesOn, before.Segment != after.Segment)
+			require.Equal(t, []float64{1, 0, 0}, at(t, b))
+			require.Equal(t, float64(2), here[1])
+			again, err := b.Array()
+			require.NoError(t, err)
+			require.False(t, again.Output, "no task writes it any more")
+			again.Unref()
+		})
+	}
 }

@@ -286,6 +286,7 @@ int32_t theus_close(theus_engine engine, int64_t grace_ms, theus_error *err);
 #define THEUS_LIVE 2u    /* stays writable after publish; readers see writes at once */
 #define THEUS_BLANK 4u   /* theus_edit: do not copy the current content */
 #define THEUS_UNZEROED 8u /* theus_alloc: the content is undefined, it may be an older array's */
+#define THEUS_OUTPUT 16u  /* theus_alloc: tasks write it, see there */
 
 /* Allocates an array in shared memory, zeroed and 64-byte aligned, to become the next
  * version of `key`. Nobody sees it before it is published: theus_cas with
@@ -296,7 +297,12 @@ int32_t theus_close(theus_engine engine, int64_t grace_ms, theus_error *err);
  * is room once the tasks have ended that are queued or running (`tasks`), with the older
  * versions and inputs that they alone hold (`bytes`). As long as memory comes back
  * (`returned` grows) it is worth calling again.
- * THEUS_EINVAL: key, dtype, ndim or shape (negative, or the product overflows); THEUS_EHEAP;
+ * With THEUS_OUTPUT workers may write it as well, each its own part: those whose task has it in
+ * theus_call.bufs, for the time of that task. When it is published nobody's writes reach it any
+ * more, this process's neither: call theus_view_get again for where it is read. (The old address
+ * stays valid until the buf is released.) Where a process that a task started has it still, the
+ * array is a copy.
+ * THEUS_EINVAL: key, dtype, ndim, flags or shape (negative, or the product overflows); THEUS_EHEAP;
  * THEUS_ELIMIT. */
 int32_t theus_alloc(theus_engine engine, const char *key, int32_t dtype, int32_t ndim,
                     const int64_t *shape, uint32_t flags, theus_buf *out, theus_error *err);

@@ -98,6 +98,7 @@ type Array struct {
 	Key     string
 	Version uint64
 	Live    bool
+	Output  bool // tasks that are given it write it, until it is published
 	Layout  Layout
 }
 
@@ -124,6 +125,14 @@ func (a *Array) Unref() {
 	a.Segment.Unref()
 }
 
+// open gives a descriptor for a worker: for reading, or of an output for writing.
+func (a *Array) open() (int, error) {
+	if a.Output {
+		return a.Segment.WriterFD()
+	}
+	return a.Segment.ReaderFD()
+}
+
 // OnGone has f called when nobody has the array any more. Of whoever made it, before anyone else has it.
 func (a *Array) OnGone(f func()) {
 	if a.Slot != nil {
@@ -139,7 +148,7 @@ const (
 	arrayOfKey    = 4 // its key means this array in the version that the task reads
 )
 
-// array appends a DESCRIPTOR; has: bits beside arrayLive.
+// array appends a DESCRIPTOR; has: bits beside those that follow from the array.
 func (e *encoder) array(a *Array, withFD bool, has uint8) {
 	nbytes, _ := a.Layout.NBytes()
 	e.u64(a.Segment.ID())
@@ -149,7 +158,7 @@ func (e *encoder) array(a *Array, withFD bool, has uint8) {
 	e.u64(a.Version)
 	e.u32(uint32(a.Layout.Itemsize))
 	e.u8(flag(withFD, 1))
-	e.u8(flag(a.Live, arrayLive) | has)
+	e.u8(flag(a.Live, arrayLive) | flag(a.Output, arrayWritable) | has)
 	e.u8(uint8(len(a.Layout.Shape)))
 	e.u8(0)
 	e.str(a.Layout.Descr)

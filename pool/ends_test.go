@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"github.com/theus-project/theus-go/internal/guard"
+	"github.com/theus-project/theus-go/shm"
 	"golang.org/x/sys/unix"
 )
 
@@ -173,6 +174,25 @@ func TestEndingATaskMovesAllThatWereSentAheadOfIt(t *testing.T) {
 			require.NoError(t, err)
 			require.Equal(t, len(behind), bytes.Count(ran, []byte("\n")))
 		})
+	}
+}
+
+// A worker that has it already is given a descriptor once more.
+func TestAnOutputIsGivenWritableWithEachTask(t *testing.T) {
+	f := newFixture(t, 1, "zygote")
+	seg, err := f.heap.CreateOutput(10, "output")
+	require.NoError(t, err)
+	defer seg.Unref()
+	address, _ := seg.Writable()
+	for n := range byte(3) {
+		seg.Ref()
+		call := f.call("write-output", "")
+		call.Arrays = []*Array{{Segment: seg, Output: true, Layout: Layout{Descr: "|u1", Itemsize: 1, Shape: []int64{10}, Strides: []int64{1}}}}
+		require.Equal(t, "written", text(f.end(f.submit(call))))
+		require.Equal(t, n+1, bytesAt(address, 1)[0])
+	}
+	if shm.Probe().Leases {
+		require.NoError(t, seg.Settle(), "nobody has it any more")
 	}
 }
 

@@ -235,6 +235,16 @@ func (w *fakeWorkerState) run(t fakeTask) {
 			names[i] = a.key
 		}
 		w.reply(t.id, strings.Join(names, ","))
+	case "write-output": // each time by a new map, as it keeps none beyond the task
+		mapped, err := unix.Mmap(t.fds[0], 0, 4096, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+		closeAll(t.fds)
+		if err != nil {
+			w.reply(t.id, err.Error())
+			break
+		}
+		mapped[0]++
+		_ = unix.Munmap(mapped)
+		w.reply(t.id, "written")
 	case "sum-input":
 		w.reply(t.id, strconv.Itoa(sumSegment(t)))
 	case "large", "large-still-written":

@@ -104,7 +104,7 @@ func (w *worker) answerHeavy(request uint64, a *Array) {
 
 // answerArray sends an array always with its descriptor: the worker asked because it has none.
 func (w *worker) answerArray(request uint64, a *Array) {
-	fd, err := a.Segment.ReaderFD()
+	fd, err := a.open()
 	if err != nil {
 		w.answerError(request, err.Error())
 		return
@@ -117,6 +117,12 @@ func (w *worker) answerArray(request uint64, a *Array) {
 }
 
 func (w *worker) fetchSegment(request uint64, t *Task, id uint64) {
+	for _, a := range t.call.Arrays {
+		if a.Output && a.Segment.ID() == id {
+			w.answerArray(request, a)
+			return
+		}
+	}
 	if seg := w.findSegment(t, id); seg != nil {
 		w.answerArray(request, whole(seg))
 		return

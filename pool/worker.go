@@ -265,14 +265,14 @@ func (w *worker) sendTask(t *Task) {
 
 // describe appends an array, with a descriptor if the worker lacks the segment. False: there is no room for that.
 func (w *worker) describe(e *encoder, a *Array, has uint8, fds *[]int) bool {
-	if w.known[a.Segment.ID()] != nil {
+	if w.known[a.Segment.ID()] != nil && !a.Output { // of an output it keeps no map beyond its task
 		e.array(a, false, has)
 		return true
 	}
 	if len(*fds) > maxTaskDescriptors {
 		return false
 	}
-	fd, err := a.Segment.ReaderFD()
+	fd, err := a.open()
 	if err != nil {
 		return false // fetched when used; that answer carries the error
 	}

@@ -15,9 +15,15 @@ func (s *Segment) Adopt() error {
 	switch s.state {
 	case dropped:
 		return s.fail("adopt", ErrDropped)
-	case building, live, packed:
+	case building, live, output, packed:
 		return s.fail("adopt", ErrNotGranted)
-	case frozen:
+	}
+	return s.adopt()
+}
+
+// adopt freezes a granted segment. s.mu is held.
+func (s *Segment) adopt() error {
+	if s.state == frozen {
 		return nil
 	}
 	if !s.heap.features.Leases {

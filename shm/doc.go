@@ -10,12 +10,13 @@
 // with real, zeroed pages when it is made, so a full machine is an error there
 // and never a SIGBUS later.
 //
-// There are three ways to make one of its own, by who writes it:
+// There are four ways to make one of its own, by who writes it:
 //
 //	Create      the host writes, until Freeze publishes it
 //	CreateLive  the host and chosen workers write, for ever, no snapshot promise
+//	CreateOutput the same, until Settle has proved that nobody can write any more
 //	Grant       one worker writes; the host only reads, once Adopt has proved
-//	            that nobody can write any more
+//	            the same
 //
 // And one that the host fills from front to back ([Heap.CreateAppended]): readers are told of
 // what was written, and that never changes again.

@@ -13,8 +13,12 @@ var (
 	ErrSize = errors.New("a segment cannot have a negative size")
 	// ErrDropped is returned by a segment whose last reference is gone.
 	ErrDropped = errors.New("the segment was dropped: its last reference is gone")
-	// ErrNotLive is returned by WriterFD: only live segments are written by several processes.
-	ErrNotLive = errors.New("only a live segment hands out writable descriptors; make it with CreateLive")
+	// ErrNotLive is returned by WriterFD: only live segments and outputs are written by several processes.
+	ErrNotLive = errors.New("only a live segment or an output hands out writable descriptors; make it with CreateLive or CreateOutput")
+	// ErrNotOutput is returned by Settle for a segment that CreateOutput did not make.
+	ErrNotOutput = errors.New("only an output can be settled")
+	// ErrNotSettled is returned by Freeze for an output, which others may be writing.
+	ErrNotSettled = errors.New("the segment is an output, which others may be writing; Settle it instead of freezing it")
 	// ErrNotGranted is returned by Adopt for a segment that Grant did not make.
 	ErrNotGranted = errors.New("only a granted segment can be adopted")
 	// ErrNotAdopted is returned by Freeze for a granted segment that is still its writer's.

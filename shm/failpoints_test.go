@@ -140,6 +140,7 @@ func (l *heapLife) live() []error {
 	h := NewHeap(HeapOptions{})
 	l.written(h)
 	l.granted(h)
+	l.settled(h)
 	l.shared(h)
 	l.small(h)
 	l.page()
@@ -208,6 +209,34 @@ func (l *heapLife) granted(h *Heap) {
 	view(m.addr, s.Size())[7] = 7
 	m.close()
 	switch err := s.Adopt(); {
+	case errors.Is(err, ErrNoProof), errors.Is(err, ErrStillWritten):
+		private, err := h.Copy(s, "copy")
+		if l.bad(err) {
+			return
+		}
+		s.Unref()
+		s = private
+	case l.bad(err):
+		return
+	}
+	if r, err := s.Readable(); !l.bad(err) {
+		require.Equal(l.t, byte(7), view(r, s.Size())[7])
+	}
+}
+
+// settled: both sides write, until it is published.
+func (l *heapLife) settled(h *Heap) {
+	s, err := h.CreateOutput(lifeSize, "output")
+	if l.bad(err) {
+		return
+	}
+	defer func() { s.Unref() }()
+	view(s.Address(), s.Size())[7] = 7
+	writer, err := s.WriterFD()
+	if !l.bad(err) {
+		closeFD(writer)
+	}
+	switch err := s.Settle(); {
 	case errors.Is(err, ErrNoProof), errors.Is(err, ErrStillWritten):
 		private, err := h.Copy(s, "copy")
 		if l.bad(err) {

@@ -5,7 +5,7 @@ package shm
 // through them stays private to the host. Frozen already, live, or an arena: nothing
 // happens. Writes that are under way in other threads may or may not be seen.
 //
-// ErrNotAdopted for a granted segment, ErrDropped, *LimitError.
+// ErrNotAdopted for a granted segment, ErrNotSettled for an output, ErrDropped, *LimitError.
 func (s *Segment) Freeze() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -42,6 +42,8 @@ func (s *Segment) prepareFreeze() error {
 		return nil
 	case granted:
 		return s.fail("freeze", ErrNotAdopted)
+	case output:
+		return s.fail("freeze", ErrNotSettled)
 	case dropped:
 		return s.fail("freeze", ErrDropped)
 	}

@@ -14,6 +14,7 @@ type state int
 const (
 	building state = iota // the host writes
 	live                  // anyone with a writer's descriptor writes
+	output                // the same, until Settle
 	packed                // the host writes parts of which nobody has been told: an arena, or what Append fills
 	granted               // one worker writes
 	frozen                // nobody writes
@@ -67,11 +68,11 @@ func (s *Segment) Shared() bool { return s.arena != nil }
 func (s *Segment) Address() uintptr { return s.address }
 
 // Writable gives the address of the writable map while the segment is under
-// construction, and always if it is live.
+// construction or an output, and always if it is live.
 func (s *Segment) Writable() (uintptr, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.state != building && s.state != live {
+	if s.state != building && s.state != live && s.state != output {
 		return 0, false
 	}
 	return s.w.addr, true
@@ -99,13 +100,13 @@ func (s *Segment) ReaderFD() (int, error) {
 	return reopen(s.fd, syscall.O_RDONLY)
 }
 
-// WriterFD opens a live segment for writing. The caller closes it. ErrNotLive,
+// WriterFD opens a live segment or an output for writing. The caller closes it. ErrNotLive,
 // ErrDropped, *LimitError.
 func (s *Segment) WriterFD() (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch s.state {
-	case live:
+	case live, output:
 		return reopen(s.fd, syscall.O_RDWR)
 	case dropped:
 		return -1, s.fail("open for a writer", ErrDropped)
@@ -324,7 +325,10 @@ func (s *Segment) openForHost(seals int) error {
 	if s.state != packed {
 		s.address = s.w.addr
 	}
-	return s.seal(s.fd, seals|sealSeal)
+	if s.state != output { // of which future writing is forbidden later
+		seals |= sealSeal
+	}
+	return s.seal(s.fd, seals)
 }
 
 // openForWriter leaves the host with an O_RDONLY description and gives the

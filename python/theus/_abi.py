@@ -40,6 +40,7 @@ ORDER_F: Final = 1
 LIVE: Final = 2
 BLANK: Final = 4
 UNZEROED: Final = 8
+OUTPUT: Final = 16
 DROP_OLDEST: Final = 1
 VIEW_WRITABLE: Final = 1
 VIEW_PUBLISHED: Final = 2

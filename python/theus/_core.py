@@ -244,7 +244,7 @@ class Core:
         flags: int,
     ) -> int:
         """theus_alloc or theus_alloc_descr, whichever knows the dtype: a buf handle."""
-        dims = (c.c_int64 * max(1, len(shape)))(*shape)
+        dims = _lengths(shape)
         code = abi.DTYPE_CODES.get(descr)
         if code is not None:
             return self._handle("theus_alloc", engine, key, code, len(shape), dims, flags)
@@ -268,7 +268,7 @@ class Core:
         drop_oldest: bool,
     ) -> int:
         """theus_stream_open."""
-        dims = (c.c_int64 * max(1, len(shape)))(*shape)
+        dims = _lengths(shape)
         flags = abi.DROP_OLDEST if drop_oldest else 0
         layout = (descr.encode(), itemsize, len(shape), dims)
         return self._handle("theus_stream_open", engine, key, *layout, keep, flags)
@@ -281,7 +281,7 @@ class Core:
         self, engine: int, key: bytes, descr: str, itemsize: int, shape: Sequence[int], rows: int
     ) -> int:
         """theus_window_open."""
-        dims = (c.c_int64 * max(1, len(shape)))(*shape)
+        dims = _lengths(shape)
         layout = (descr.encode(), itemsize, len(shape), dims)
         return self._handle("theus_window_open", engine, key, *layout, rows)
 
@@ -420,6 +420,11 @@ def span_array(spans: Sequence[Buffer]) -> tuple[Any, list[Any]]:
             array[index] = (bytes_.__array_interface__["data"][0], view.nbytes)
             kept.append(bytes_)
     return array, kept
+
+
+def _lengths(shape: Sequence[int]) -> Any:
+    """An array of a shape's lengths; of one that nobody reads where it has none."""
+    return (c.c_int64 * max(1, len(shape)))(*shape)
 
 
 def _strings(items: Sequence[bytes]) -> Any:

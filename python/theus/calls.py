@@ -85,6 +85,7 @@ class Call:
         force_parallel: bool = False,
         rng_key: int | None = None,
         item: int | None = None,
+        row: Any = None,
     ) -> None:
         self.session = session
         self.fn = fn
@@ -96,6 +97,7 @@ class Call:
         self.parallel = force_parallel or self.contract is None or self.contract.parallel
         self.rng_key = session.next_rng_key() if rng_key is None else rng_key
         self._item = item  # of a map: the index
+        self._row = row  # of a map with an output: what ctx.out is
         self.state = checked_inputs(session, self.contract, fn, args, kwargs)
 
     @property
@@ -137,7 +139,9 @@ class Call:
         """
         if self.parallel:
             state, self.state = self.state or self.session.state(), None
-            make = context_maker(self.session, self.fn, state, self.rng_key, worker, self._item)
+            make = context_maker(
+                self.session, self.fn, state, self.rng_key, worker, self._item, row=self._row
+            )
             return self.finish(
                 run_async(lambda: call_process(self.fn, make, self.args, self.kwargs))
             )
@@ -182,7 +186,7 @@ class Call:
 
     def _call(self, run: HostRun, worker: int) -> Any:
         make = context_maker(
-            self.session, self.fn, run.state, self.rng_key, worker, self._item, run
+            self.session, self.fn, run.state, self.rng_key, worker, self._item, run, self._row
         )
         return call_process(self.fn, make, self.args, self.kwargs)
 
@@ -199,6 +203,7 @@ def context_maker(
     worker: int,
     item: int | None = None,
     run: HostRun | None = None,
+    row: Any = None,
 ) -> Callable[[Mapping[str, Any]], TaskContext]:
     """Makes the ctx of a process that runs in this process, from the call's arguments.
 
@@ -221,6 +226,7 @@ def context_maker(
         seed=session.options.seed,
         rng_key=rng_key,
         item=item,
+        out=row,
     )
 
 

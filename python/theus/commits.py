@@ -85,25 +85,36 @@ class Committer:
         strict = self._strict and expected is not None
         target = abi.ANY_VERSION if expected is None else expected
 
-        def swap() -> int:
+        def updates() -> list[abi.Update]:
             # Now: what changes_of looks up may change while arrays wait for room.
-            updates = [_data_update(change) for change in changes_of(data, self._lookup)]
-            every = [*checks, *updates, *heavy_updates]
-            return core().cas(self.engine, target, every, strict=strict)
+            data_updates = [_data_update(change) for change in changes_of(data, self._lookup)]
+            return [*checks, *data_updates, *heavy_updates]
 
-        # A result that was given a small array is copied when it is put under a key.
-        version = with_room(self.engine, 0, swap)
-        own = own_versions.get()
-        if own is not None:
-            own.append(version)
+        version = self._swap(target, updates, strict=strict)
         for key, array in arrays.items():
             if array is not None:
                 mark_published(array, key, version)
         return version
 
+    def _swap(self, target: int, updates: Callable[[], list[abi.Update]], *, strict: bool) -> int:
+        # A result that was given a small array is copied when it is put under a key, and so is an
+        # output that somebody still writes: there may be no room at first.
+        version = with_room(
+            self.engine, 0, lambda: core().cas(self.engine, target, updates(), strict=strict)
+        )
+        own = own_versions.get()
+        if own is not None:
+            own.append(version)
+        return version
+
     def publish(self, array: ShmArray, key: str) -> int:
         """Make `array` the current version of `key`, whatever that was."""
         return self.commit(None, {}, {key: array})
+
+    def publish_buf(self, buf: int, key: str) -> int:
+        """The same for an array of which only the library's handle is there."""
+        update = abi.fresh(abi.Update, op=abi.SET_HEAVY, path=key.encode(), buf=buf)
+        return self._swap(abi.ANY_VERSION, lambda: [update], strict=False)
 
     def apply(self, commit: Commit) -> None:
         """Commit what a process returned."""

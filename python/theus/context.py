@@ -311,6 +311,7 @@ class TaskContext:
 
     __slots__ = (
         "_item",
+        "_out",
         "_rng",
         "_rng_key",
         "_seed",
@@ -334,6 +335,7 @@ class TaskContext:
         seed: int,
         rng_key: int,
         item: int | None = None,
+        out: np.ndarray[Any, Any] | None = None,
     ) -> None:
         self.input = input
         self.domain = domain
@@ -344,6 +346,7 @@ class TaskContext:
         self._seed = seed
         self._rng_key = rng_key
         self._item = item
+        self._out = out
         self._rng: np.random.Generator | None = None
 
     @property
@@ -354,17 +357,23 @@ class TaskContext:
         return self._rng
 
     @property
-    def out(self) -> NoReturn:
-        """This task's slice of a map's output array; this version has no such maps.
+    def out(self) -> np.ndarray[Any, Any]:
+        """This item's row of the array that ``engine.map(…, out=key)`` makes: zeros, to be written.
+
+        Valid for the time of the call: what is written to it later reaches nobody. An item that is
+        run again after a crash (``retries=``) finds what it had written.
 
         Raises:
-            TheusError: always.
+            TheusError: the call is none of a map with ``out=``.
         """
-        # Not an AttributeError, after which __getattr__ would be asked and hide the reason.
-        raise TheusError(
-            "ctx.out: this task has no output array. Return the values, or allocate an array for "
-            "them with ctx.heavy.alloc(key, shape) and return that."
-        )
+        if self._out is None:
+            # Not an AttributeError, after which __getattr__ would be asked and hide the reason.
+            raise TheusError(
+                "ctx.out: this task has no output array; engine.map(…, out=key, shape=…) gives "
+                "each item a row of one. Elsewhere return the values, or allocate an array for "
+                "them with ctx.heavy.alloc(key, shape) and return that."
+            )
+        return self._out
 
     def __getattr__(self, name: str) -> NoReturn:
         refuse_attribute("ctx", name, CONTEXT)
@@ -373,6 +382,15 @@ class TaskContext:
 
     def __repr__(self) -> str:
         return f"<theus.TaskContext, inputs: {', '.join(self.input) or 'none'}>"
+
+
+def store_row(row: np.ndarray[Any, Any], value: Any) -> None:
+    """What an item of a map returned belongs into its row of the output.
+
+    None does not: it has written the row itself, which it may have returned as well.
+    """
+    if value is not None and value is not row:
+        row[...] = value
 
 
 class _Attributes:

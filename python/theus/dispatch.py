@@ -15,6 +15,7 @@ from .contracts import contract_of
 from .errors import EngineClosed
 from .exiting import end_thread_at_exit
 from .local import is_async
+from .map_output import MapOutput
 from .names import Registry
 from .session import Session
 from .waiting import SLICE_MS, wait_quietly
@@ -128,15 +129,18 @@ class Dispatcher:
 
     # -- a batch of a map ----------------------------------------------------------------------
 
-    def batches(self, fn: Process, limits: Limits) -> Submit:
+    def batches(self, fn: Process, limits: Limits, output: MapOutput | None = None) -> Submit:
         """What sends the batches of one map."""
         from .map_tasks import LocalBatches, PoolBatches
 
         self.session.require_open()
+        batches = PoolBatches if self.maps_in_workers(fn) else LocalBatches
+        return batches(self.session, fn, limits, output).submit
+
+    def maps_in_workers(self, fn: Process) -> bool:
+        """Whether worker processes run the items of a map of this function."""
         contract = contract_of(fn)
-        if self.session.options.processes and (contract is None or contract.parallel):
-            return PoolBatches(self.session, fn, limits).submit
-        return LocalBatches(self.session, fn, limits).submit
+        return self.session.options.processes and (contract is None or contract.parallel)
 
 
 def wait_for_task(task: int) -> None:

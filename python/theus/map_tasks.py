@@ -10,11 +10,13 @@ from typing import Any
 from . import tasks
 from ._core import core
 from .calls import Call, Limits, committing
+from .context import store_row
 from .contracts import contract_of
 from .declared_inputs import checked_inputs, heavy_keys
 from .dispatch import wait_for_task
 from .errors import EngineClosed, ForkedProcessError
 from .exiting import end_thread_at_exit
+from .map_output import MapOutput
 from .session import Session
 from .waiting import wait_quietly
 
@@ -26,9 +28,16 @@ Item = tuple[Any, ...]
 class PoolBatches:
     """Sends the batches of one map to worker processes."""
 
-    def __init__(self, session: Session, fn: Callable[..., Any], limits: Limits) -> None:
+    def __init__(
+        self,
+        session: Session,
+        fn: Callable[..., Any],
+        limits: Limits,
+        output: MapOutput | None = None,
+    ) -> None:
         self._session = session
         self._limits = limits
+        self._output = output
         self._rng_key = session.next_rng_key()
         self._fn = fn
         self._contract = contract_of(fn)
@@ -49,6 +58,7 @@ class PoolBatches:
             timeout_ms=self._limits.timeout_ms,
             retries=self._limits.retries,
             rng_key=self._rng_key,
+            output=None if self._output is None else self._output.handle,
         )
         return _PoolBatch(session, prepared, self._commit, awaited)
 
@@ -102,10 +112,17 @@ class _PoolBatch:
 class LocalBatches:
     """Runs the batches of one map on threads of this process."""
 
-    def __init__(self, session: Session, fn: Callable[..., Any], limits: Limits) -> None:
+    def __init__(
+        self,
+        session: Session,
+        fn: Callable[..., Any],
+        limits: Limits,
+        output: MapOutput | None = None,
+    ) -> None:
         self._session = session
         self._fn = fn
         self._limits = limits
+        self._output = output
         self._rng_key = session.next_rng_key()
 
     def submit(self, first: int, items: list[Item], awaited: bool) -> _LocalBatch:
@@ -128,10 +145,22 @@ class LocalBatches:
         return values, None
 
     def _call(self, index: int, args: Item, worker: int) -> Any:
+        row = None if self._output is None else self._output.row(index)
         call = Call(
-            self._session, self._fn, args, {}, self._limits, rng_key=self._rng_key, item=index
+            self._session,
+            self._fn,
+            args,
+            {},
+            self._limits,
+            rng_key=self._rng_key,
+            item=index,
+            row=row,
         )
-        return call.here_to_the_end(worker)
+        value = call.here_to_the_end(worker)
+        if row is None:
+            return value
+        store_row(row, value)
+        return None
 
 
 class _LocalBatch:

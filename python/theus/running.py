@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from .batches import MapResults
 from .calls import Limits
 from .contention import CAS_RETRIES
 from .dispatch import Dispatcher
 from .names import refuse_shadowed_options
+
+if TYPE_CHECKING:
+    from .arrays import ShmArray
+    from .map_output import MapOutput
 
 __all__ = ["Running"]
 
@@ -116,6 +120,7 @@ class Running:
         limits = self._limited(process, timeout, retries, cas_retries)
         return self._dispatcher.submit(self._dispatcher.call(process, args, inputs, limits))
 
+    @overload
     def map(
         self,
         process: Process,
@@ -123,7 +128,33 @@ class Running:
         *iterables: Iterable[Any],
         chunksize: int | Literal["auto"] = "auto",
         progress: bool = False,
-    ) -> MapResults:
+        out: None = None,
+    ) -> MapResults: ...
+
+    @overload
+    def map(
+        self,
+        process: Process,
+        /,
+        *iterables: Iterable[Any],
+        chunksize: int | Literal["auto"] = "auto",
+        progress: bool = False,
+        out: str,
+        shape: int | Sequence[int] = (),
+        dtype: Any = float,
+    ) -> ShmArray: ...
+
+    def map(
+        self,
+        process: Process,
+        /,
+        *iterables: Iterable[Any],
+        chunksize: int | Literal["auto"] = "auto",
+        progress: bool = False,
+        out: str | None = None,
+        shape: int | Sequence[int] = (),
+        dtype: Any = float,
+    ) -> MapResults | ShmArray:
         """Call a process for each item, in parallel; results come in order, as they are asked for.
 
         Nothing runs before the first result is asked for, and never more than a few batches ahead,
@@ -136,23 +167,67 @@ class Running:
             chunksize: items per task; "auto" finds a size that takes about 50 ms. It never
                 changes a result: random numbers belong to the item.
             progress: show a progress bar (tqdm's, where it is installed).
+            out: the key of a heavy array to be made, with a row for each item, in place of
+                results that travel back. A process writes its row as ``ctx.out``; what a function
+                returns is stored there. Then `map` runs to the end before it returns, and the
+                array is published when all rows are there; when an item raises, it never is.
+            shape: of a row; an int or a tuple of ints. Default: a row is one element.
+            dtype: of its elements; default float64.
 
         Returns:
-            An iterator, and an asynchronous one for ``async for``.
+            An iterator, and an asynchronous one for ``async for``; with `out` the published array,
+            of shape ``(items, *shape)``.
+
+        Raises:
+            HeapFull: with `out`: there is no room for it.
+            ValueError: with `out`: a row does not take what an item returned, among others.
 
         Example:
             >>> squares = list(engine.map(square, range(1000)))
+            >>> engine.map(square, range(1000), out="squares")[3]
+            9.0
         """
         if not iterables:
             raise TypeError("map() needs at least one iterable")
-        dispatcher = self._dispatcher
-        fn = dispatcher.function(process)
-        session = dispatcher.session
+        fn = self._dispatcher.function(process)
+        if out is None:
+            if shape != () or dtype is not float:
+                raise TypeError("shape= and dtype= say what the array of out=key is like")
+            return self._results(fn, iterables, chunksize, progress)
+        from .map_output import MapOutput
+
+        self._dispatcher.session.require_open()
+        items = list(zip(*iterables, strict=False))
+        output = MapOutput(
+            self._dispatcher.session,
+            out,
+            len(items),
+            shape,
+            dtype,
+            in_workers=self._dispatcher.maps_in_workers(fn),
+        )
+        try:
+            columns = tuple(zip(*items, strict=True)) or ((),)
+            for _ in self._results(fn, columns, chunksize, progress, output):
+                pass
+            return output.publish()
+        except BaseException:
+            output.drop()
+            raise
+
+    def _results(
+        self,
+        fn: Callable[..., Any],
+        iterables: tuple[Iterable[Any], ...],
+        chunksize: int | Literal["auto"],
+        progress: bool,
+        output: MapOutput | None = None,
+    ) -> MapResults:
         return MapResults(
-            dispatcher.batches(fn, self._limits),
+            self._dispatcher.batches(fn, self._limits, output),
             iterables,
             chunksize=chunksize,
-            workers=session.worker_count(),
+            workers=self._dispatcher.session.worker_count(),
             progress=progress,
             name=getattr(fn, "__name__", "map"),
         )

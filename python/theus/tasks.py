@@ -57,6 +57,7 @@ class PreparedCall:
         timeout_ms: int = 0,
         retries: int = 0,
         rng_key: int = 0,
+        output: ArrayHandle | None = None,
     ) -> None:
         self._task = c.c_uint64()
         spans, span_keep = span_array(encoded.spans)
@@ -75,6 +76,8 @@ class PreparedCall:
         self._arrays = function.arrays
         if encoded.arrays:
             self._arrays = handles_under(encoded.arrays, function.arrays)
+        if output is not None:
+            self._arrays = [*self._arrays, output]
         if self._arrays:
             bufs = (c.c_uint64 * len(self._arrays))(*(h.value for h in self._arrays))
             call.bufs, call.nbufs = c.addressof(bufs), len(self._arrays)

@@ -28,3 +28,9 @@ def hang() -> None:
     """Never returns."""
     while True:
         signal.pause()
+
+
+@process(parallel=True)
+def write_part(ctx, start, stop):  # type: ignore[no-untyped-def]
+    """Writes its part of an output."""
+    ctx.out[start:stop] = range(start, stop)

@@ -122,6 +122,48 @@ static void state_is_versioned(theus_engine engine) {
   OK(theus_release(snap));
 }
 
+static void workers_write_an_output(theus_engine engine) {
+  theus_buf out, other;
+  theus_snap snap;
+  theus_view view = {.struct_size = sizeof view};
+  int64_t n = 200;
+  const char *parts[] = {"{\"start\": 0, \"stop\": 150}", "{\"start\": 150, \"stop\": 200}"};
+  theus_task tasks[2];
+  FAILS(THEUS_EINVAL, theus_alloc(engine, "out", THEUS_F64, 1, &n, THEUS_OUTPUT | THEUS_LIVE, &other, &err));
+  OK(theus_alloc(engine, "out", THEUS_F64, 1, &n, THEUS_OUTPUT, &out, &err));
+  OK(theus_view_get(out, &view, &err));
+  double *early = view.data;
+  for (int i = 0; i < 2; i++) {
+    theus_call call;
+    theus_span in = {parts[i], strlen(parts[i])};
+    memset(&call, 0, sizeof call);
+    call.struct_size = sizeof call;
+    call.target = "c_tasks:write_part";
+    call.in_codec = THEUS_CODEC_JSON;
+    call.out_codec = THEUS_CODEC_JSON;
+    call.in = &in;
+    call.nin = 1;
+    call.bufs = &out;
+    call.nbufs = 1;
+    OK(theus_execute(engine, &call, &tasks[i], &err));
+  }
+  for (int i = 0; i < 2; i++) expect_json(tasks[i], "null");
+  CHECK(early[0] == 0 && early[149] == 149 && early[199] == 199); /* seen as it is written */
+  theus_update publish = {.struct_size = sizeof publish, .op = THEUS_SET_HEAVY, .path = "out", .buf = out};
+  OK(theus_cas(engine, THEUS_ANY_VERSION, &publish, 1, 0, NULL, &err));
+  early[3] = -1;
+  OK(theus_view_get(out, &view, &err));
+  CHECK((view.flags & THEUS_VIEW_PUBLISHED) && !(view.flags & THEUS_VIEW_WRITABLE));
+  CHECK(((const double *)view.data)[3] == 3);
+  OK(theus_snapshot(engine, &snap, NULL, &err));
+  OK(theus_get(snap, "out", &other, &err));
+  OK(theus_view_get(other, &view, &err));
+  CHECK(((const double *)view.data)[3] == 3 && ((const double *)view.data)[199] == 199);
+  OK(theus_release(other));
+  OK(theus_release(snap));
+  OK(theus_release(out));
+}
+
 static void ends_are_announced(theus_engine engine) {
   theus_queue queue;
   theus_event event;
@@ -165,6 +207,7 @@ int main(void) {
   arrays_are_shared(engine);
   failures_are_described(engine);
   state_is_versioned(engine);
+  workers_write_an_output(engine);
   ends_are_announced(engine);
   OK(theus_close(engine, 0, &err));
   OK(theus_close(engine, 0, &err));

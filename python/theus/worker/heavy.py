@@ -48,6 +48,7 @@ class TaskHeavy(HeavyView):
         "_given",
         "_keys",
         "_link",
+        "_sent",
         "_task",
         "outputs",
     )
@@ -55,6 +56,7 @@ class TaskHeavy(HeavyView):
     def __init__(self, link: Link, task: int, sent: Sequence[WireArray]) -> None:
         self._link = link
         self._task = task
+        self._sent = sent
         # Not all that came: an argument may be an older version of its key.
         self._described = {a.key: a for a in sent if a.flags & wire.ARRAY_OF_KEY}
         self._found: dict[str, ShmArray] = {}
@@ -139,6 +141,32 @@ class TaskHeavy(HeavyView):
             origin=origin,
             keep=mapping,
         )
+
+    def output_rows(self) -> np.ndarray[Any, Any] | None:
+        """The output of the map that this task is of, whole and writable; None: it has none."""
+        for described in self._sent:
+            if described.flags & wire.ARRAY_WRITABLE:
+                return self._rows_of(described)
+        return None
+
+    def _rows_of(self, described: WireArray) -> np.ndarray[Any, Any]:
+        name = f"the output {described.key!r} of a map"
+        mapping = self._link.segments.written(described.segment)
+        if mapping is None:
+            mapping = self._link.fetch_written(self._task, described.segment, name)
+        dtype = dtype_of(described.descr)
+        _require_inside(described.offset, dtype, described.shape, described.strides, mapping)
+        origin = Origin(key=described.key, address=mapping.address, kind="private")
+        rows = over_memory(
+            mapping.address + described.offset,
+            dtype,
+            described.shape,
+            described.strides,
+            writable=True,
+            origin=origin,
+            keep=mapping,
+        )
+        return np.asarray(rows)
 
     def _mapping(self, segment: int, key: str) -> Mapping:
         found = self._link.segments.find(segment)

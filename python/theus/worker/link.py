@@ -202,6 +202,12 @@ class Link:
         return self.segments.map_shared(segment, size, fd, writable=writable)
 
     @uninterrupted
+    def fetch_written(self, task: int, segment: int, what: str) -> Mapping:
+        """A map of an output, to write to it; see `_fetch_segment`."""
+        size, fd, _ = self._fetch_segment(task, segment, what)
+        return self.segments.map_written(segment, size, fd)
+
+    @uninterrupted
     def fetch_private(self, task: int, segment: int, what: str) -> Mapping:
         """A private map of a segment; see `_fetch_segment`."""
         size, fd, _ = self._fetch_segment(task, segment, what)

@@ -95,7 +95,8 @@ def take_array(fields: Reader, frame: Frame, segments: Segments) -> WireArray:
     array = fields.array()
     fd = frame.take_fd() if array.has_fd else None
     if fd is not None:
-        writable = bool(array.flags & wire.ARRAY_WRITABLE)
+        written = array.flags & wire.ARRAY_WRITABLE
+        map_it = segments.map_written if written else segments.map_shared
         with contextlib.suppress(OSError):  # whoever uses it asks for it again
-            segments.map_shared(array.segment, array.size, fd, writable=writable)
+            map_it(array.segment, array.size, fd)
     return array

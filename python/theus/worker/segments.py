@@ -21,6 +21,8 @@ class Segments:
         self._shared: dict[int, Mapping] = {}
         self._maps: collections.Counter[int] = collections.Counter()
         self._retired: set[int] = set()
+        # Maps for writing, and descriptors for reading; of the task that runs, or of one behind it.
+        self._written: dict[int, tuple[Mapping, int]] = {}
         # Filled by finalizers, which may run in the middle of anything: a deque's append needs no
         # lock, and `settle` does the rest at a moment of its own choosing.
         self._unmapped: collections.deque[int] = collections.deque()
@@ -82,6 +84,44 @@ class Segments:
     def give_back(self, reservation: int) -> None:
         """Nothing here uses the pages of a reservation any more."""
         self._given_back.append(reservation)
+
+    def map_written(self, segment: int, size: int, fd: int) -> Mapping:
+        """Map an output of a map to write rows of it, until `end_writing`. Closes `fd`.
+
+        Raises:
+            OSError: the kernel refused.
+        """
+        try:
+            found = self._written.get(segment)
+            if found is not None:
+                return found[0]
+            # A second description, for reading only: see Mapping.make_private.
+            reader = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                made = self._map(segment, size, fd, True)
+            except BaseException:
+                os.close(reader)
+                raise
+            self._written[segment] = made, reader
+            return made
+        finally:
+            os.close(fd)
+
+    def written(self, segment: int) -> Mapping | None:
+        """The map for writing, if there is one."""
+        found = self._written.get(segment)
+        return None if found is None else found[0]
+
+    def end_writing(self) -> None:
+        """A task is over: what it still writes to its rows reaches nobody."""
+        while self._written:
+            _, (mapping, reader) = self._written.popitem()
+            try:
+                # If the kernel refuses, the host finds that somebody may write, and copies.
+                with contextlib.suppress(OSError):
+                    mapping.make_private(reader)
+            finally:
+                os.close(reader)
 
     def map_output(self, segment: int, size: int, fd: int) -> Mapping:
         """Map a granted segment to fill it. `fd` is still the caller's."""

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from ..arrays import resolving
-from ..context import Domain, Inputs, TaskContext, WorkerInfo
+from ..context import Domain, Inputs, TaskContext, WorkerInfo, store_row
 from ..payload import decode, decode_each
 from ..state import State, decode_state
 from . import failures, frames, status, wire
@@ -51,6 +51,7 @@ class Runner:
             kind, answer = frames.FAILED, encode_failure(error, heavy)
         finally:
             heavy.close()
+            self._link.segments.end_writing()
         del heavy
         if self._link.abandoned:
             exit_now(0)  # a child that the task forked and that came back from its function
@@ -103,7 +104,9 @@ class Runner:
     ) -> Any:
         if isinstance(call, _Batch):
             return self._call_batch(task, callee, call, heavy, clock)
-        ctx = self._context(task, callee, call.args, call.kwargs, heavy, None)
+        # Outside of maps, as a C program may call it, a task gets the whole of an output.
+        out = heavy.output_rows() if callee.passes_ctx else None
+        ctx = self._context(task, callee, call.args, call.kwargs, heavy, None, out)
         with clock:
             return callee.call(call.args, call.kwargs, ctx)
 
@@ -112,8 +115,9 @@ class Runner:
     ) -> Outcomes:
         values: list[Any] = []
         try:
-            if callee.passes_ctx:
-                self._call_with_ctx(task, callee, batch, heavy, clock, values)
+            rows = heavy.output_rows()
+            if callee.passes_ctx or rows is not None:
+                self._call_singly(task, callee, batch, heavy, clock, values, rows)
             else:
                 with clock:
                     callee.call_each(batch.next, batch.length, values)
@@ -121,7 +125,7 @@ class Runner:
             return Outcomes(values, failures.describe(error, heavy.keys_read))
         return Outcomes(values, None)
 
-    def _call_with_ctx(
+    def _call_singly(
         self,
         task: QueuedTask,
         callee: Callee,
@@ -129,12 +133,18 @@ class Runner:
         heavy: TaskHeavy,
         clock: _Clock,
         values: list[Any],
+        rows: Any,
     ) -> None:
-        for number in range(batch.length):
+        for item in range(batch.first_index, batch.first_index + batch.length):
             args = batch.next()
-            ctx = self._context(task, callee, args, {}, heavy, batch.first_index + number)
+            row = None if rows is None else rows[item, ...]
+            ctx = self._context(task, callee, args, {}, heavy, item, row)
             with clock:
-                values.append(callee.call(args, {}, ctx))
+                value = callee.call(args, {}, ctx)
+                if row is not None:
+                    store_row(row, value)
+                    value = None
+            values.append(value)
 
     def _context(
         self,
@@ -144,6 +154,7 @@ class Runner:
         kwargs: dict[str, Any],
         heavy: TaskHeavy,
         item: int | None,
+        row: Any = None,
     ) -> TaskContext | None:
         if not callee.passes_ctx:
             return None
@@ -159,6 +170,7 @@ class Runner:
             seed=self._seed,
             rng_key=task.rng_key,
             item=item,
+            out=row,
         )
 
     def _logger(self, name: str, task: int) -> TaskLogger:
