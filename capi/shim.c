@@ -46,14 +46,23 @@ static pthread_mutex_t forks = PTHREAD_MUTEX_INITIALIZER;
 void shim_hold_forks(void) { pthread_mutex_lock(&forks); }
 void shim_let_fork(void) { pthread_mutex_unlock(&forks); }
 
-/* How often this process has forked, or is about to: memory that a child maps is not used again. */
+/* Differs if this process has forked meanwhile, or is about to: memory that a child maps is not used again. */
 static _Atomic uint64_t times_forked;
 
 unsigned long long shim_times_forked(void) { return times_forked; }
 
+static void count_fork(void) { times_forked++; }
+
 static void before_fork(void) {
-  times_forked++;
+  count_fork();
   shim_hold_forks();
+}
+
+/* Counted once more: between the two, while this process waits for its turn to fork, other threads may map memory that
+ * the child then has as well. */
+static void in_parent(void) {
+  count_fork();
+  shim_let_fork();
 }
 
 static void in_child(void) {
@@ -62,7 +71,7 @@ static void in_child(void) {
 }
 
 __attribute__((constructor)) static void order_forks(void) {
-  pthread_atfork(before_fork, shim_let_fork, in_child);
+  pthread_atfork(before_fork, in_parent, in_child);
 }
 
 static void *pass(void *gate) {

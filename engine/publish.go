@@ -99,19 +99,24 @@ func (b *Buf) failed(err error) error {
 	return fmt.Errorf("publishing %q: %w", b.array.Key, err)
 }
 
-// settle ends the writing of an output, by whomever: from here on nobody changes it. Where somebody still could, the array is a
-// copy of what there was. The host's old address stays valid until the array is released. mu is held.
+// settle ends the writing of an output, by whomever: from here on nobody changes it, whatever becomes of the commit. Where somebody
+// still could, the array is a copy of what there was; if there is no room for that it can be tried again. The host's old address
+// stays valid until the array is released. mu is held.
 func (b *Buf) settle() error {
 	if !b.array.Output {
 		return nil
 	}
 	seg := b.array.Segment
 	err := seg.Settle()
-	if errors.Is(err, shm.ErrStillWritten) || errors.Is(err, shm.ErrNoProof) {
-		seg, err = b.engine.heap.Copy(seg, seg.Label())
-	}
-	if err != nil {
+	stillWritten := errors.Is(err, shm.ErrStillWritten) || errors.Is(err, shm.ErrNoProof)
+	if err != nil && !stillWritten {
 		return b.failed(err)
+	}
+	b.owner = false // it is read like what others have written
+	if stillWritten {
+		if seg, err = b.engine.heap.Copy(seg, seg.Label()); err != nil {
+			return b.failed(err)
+		}
 	}
 	own := *b.array
 	own.Segment, own.Output = seg, false
@@ -119,7 +124,6 @@ func (b *Buf) settle() error {
 		b.former = b.array
 	}
 	b.array = &own
-	b.owner = false // it is read like what others have written
 	return nil
 }
 

@@ -298,10 +298,10 @@ int32_t theus_close(theus_engine engine, int64_t grace_ms, theus_error *err);
  * versions and inputs that they alone hold (`bytes`). As long as memory comes back
  * (`returned` grows) it is worth calling again.
  * With THEUS_OUTPUT workers may write it as well, each its own part: those whose task has it in
- * theus_call.bufs, for the time of that task. When it is published nobody's writes reach it any
- * more, this process's neither: call theus_view_get again for where it is read. (The old address
- * stays valid until the buf is released.) Where a process that a task started has it still, the
- * array is a copy.
+ * theus_call.bufs, for the time of that task. The first theus_cas that names it, also one that
+ * loses, ends all writing, this process's too: call theus_view_get again for where it is read. (The
+ * old address stays valid until the buf is released.) Where a process that a task started has it
+ * still, the array is a copy.
  * THEUS_EINVAL: key, dtype, ndim, flags or shape (negative, or the product overflows); THEUS_EHEAP;
  * THEUS_ELIMIT. */
 int32_t theus_alloc(theus_engine engine, const char *key, int32_t dtype, int32_t ndim,

@@ -2,7 +2,6 @@ package pool
 
 import (
 	"slices"
-	"time"
 
 	"github.com/theus-project/theus-go/internal/guard"
 )
@@ -100,7 +99,7 @@ func (c *Call) release() {
 	}
 }
 
-// dispatch gives queued tasks to workers: to idle ones, then, if the work is short, ahead to busy ones.
+// dispatch gives queued tasks to workers: to idle ones, then, if the work is short, one ahead to busy ones.
 func (p *Pool) dispatch() {
 	for len(p.queue) > 0 {
 		w := p.idleWorker()
@@ -126,44 +125,16 @@ func (p *Pool) idleWorker() *worker {
 	return nil
 }
 
-const (
-	// mostAhead is how many tasks a worker may have beside the one that it runs: to put a worker to sleep and wake it again
-	// costs more than a task that does nothing, and is shared by all that it finds then.
-	mostAhead = 16
-	// aheadFor is what the tasks that a worker has may take together, so that the last of them does not wait noticeably.
-	aheadFor = time.Millisecond
-)
-
-// workerToPrefetch is the worker that has the least to do, if a task can be sent to it ahead. A task with a timeout is not: it
-// might have to be ended together with what is behind it.
-func (p *Pool) workerToPrefetch(t *Task) (least *worker) {
-	if t.call.Timeout > 0 {
+func (p *Pool) workerToPrefetch(t *Task) *worker {
+	if !t.call.Function.short() || t.call.Timeout > 0 {
 		return nil
 	}
 	for _, w := range p.workers {
-		if w == nil || !w.ready || w.condemned || !w.canHave(t) {
-			continue
-		}
-		if least == nil || len(w.assigned) < len(least.assigned) {
-			least = w
+		if w != nil && w.ready && !w.condemned && len(w.assigned) == 1 && w.assigned[0].call.Function.short() {
+			return w
 		}
 	}
-	return least
-}
-
-// canHave: all that it has then is known to be short.
-func (w *worker) canHave(t *Task) bool {
-	if len(w.assigned) > mostAhead || !t.call.Function.known {
-		return false
-	}
-	together := t.call.Function.longest
-	for _, has := range w.assigned {
-		if !has.call.Function.known {
-			return false
-		}
-		together += has.call.Function.longest
-	}
-	return together < aheadFor
+	return nil
 }
 
 // give sends a task to a worker, preceded by its function if that is new to the worker.

@@ -15,8 +15,7 @@
 //
 //	Submit → queued → sent to a worker → ended (result, failure, crash, timeout, cancel)
 //
-// A worker holds one task, or several as long as all belong to functions that are known to be short: it then
-// finds the next when it has ended one, and need not be put to sleep and woken for each. A
+// A worker holds at most one task, or two while both belong to functions that are known to be short. A
 // task ends exactly once, in finish. When a worker dies, its status page tells which task it had
 // started: that one ends as crashed, those behind it go back to the head of the queue.
 //

@@ -41,12 +41,13 @@ func (p *Pool) announce(t *Task) {
 	if t.released {
 		p.after(t.outcome.release)
 	}
-	t.ended.Store(1)
-	p.after(t.wakeWaiting)           // when mu is unlocked, which they want next
-	if q := t.call.Queue; q != nil { // before done: who has waited for the task finds its event
+	t.ended.Store(true)
+	if q := t.call.Queue; q != nil { // before over: who has waited for the task finds its event
 		q.push(Event{Handle: t.call.Handle, Tag: t.call.Tag, Status: t.outcome.Status})
 	}
+	t.over.Store(1)
 	close(t.done)
+	p.after(t.wakeWaiting) // when mu is unlocked, which they want next
 	p.unannounced--
 	p.announceFreed()
 	if p.drained() {
@@ -67,6 +68,7 @@ func (p *Pool) crash(t *Task, w *worker, reason string) {
 	}
 	if t.call.Retries > 0 {
 		t.call.Retries--
+		t.again = true
 		p.unassign(t)
 		// Behind the others: a task that kills every worker must not keep them from running.
 		p.queue = append(p.queue, t)

@@ -1,7 +1,6 @@
 package pool
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"os"
@@ -136,48 +135,7 @@ func TestEndingATaskMovesTheOneThatWasSentAheadOfIt(t *testing.T) {
 	require.Equal(t, "moved", text(f.end(second)))
 }
 
-// Whatever becomes of the task in front, none of those behind it is lost, or runs twice.
-func TestEndingATaskMovesAllThatWereSentAheadOfIt(t *testing.T) {
-	for name, end := range map[string]func(*fixture, *Task, int){
-		"cancelled": func(f *fixture, first *Task, _ int) { f.Cancel(first) },
-		"killed":    func(_ *fixture, _ *Task, worker int) { require.NoError(t, unix.Kill(worker, unix.SIGKILL)) },
-	} {
-		t.Run(name, func(t *testing.T) {
-			f := newFixture(t, 1, "zygote")
-			gate, trace := filepath.Join(t.TempDir(), "gate"), filepath.Join(t.TempDir(), "trace")
-			require.NoError(t, os.WriteFile(gate, nil, 0o600))
-			f.run("wait-for " + gate)
-			f.end(f.submit(f.call("trace "+trace+" echo", "")))
-			require.NoError(t, os.Remove(gate))
-			require.NoError(t, os.Remove(trace))
-			f.mu.Lock()
-			for _, function := range f.targets {
-				function.longest = time.Microsecond // also where the race detector makes them slow
-			}
-			victim := f.workers[0].pid
-			f.mu.Unlock()
-			first := f.start("wait-for " + gate)
-			behind := make([]*Task, 40)
-			for i := range behind {
-				behind[i] = f.submit(f.call("trace "+trace+" echo", "moved"))
-			}
-			eventually(t, "the first runs", func() bool { return f.started(first) })
-			f.mu.Lock()
-			require.Len(t, f.workers[0].assigned, 1+mostAhead)
-			f.mu.Unlock()
-			end(f, first, victim)
-			require.NotEqual(t, OK, f.end(first).Status)
-			for _, task := range behind {
-				require.Equal(t, "moved", text(f.end(task)))
-			}
-			ran, err := os.ReadFile(trace)
-			require.NoError(t, err)
-			require.Equal(t, len(behind), bytes.Count(ran, []byte("\n")))
-		})
-	}
-}
-
-// A worker that has it already is given a descriptor once more.
+// A worker keeps no map of it beyond a task.
 func TestAnOutputIsGivenWritableWithEachTask(t *testing.T) {
 	f := newFixture(t, 1, "zygote")
 	seg, err := f.heap.CreateOutput(10, "output")
@@ -194,21 +152,6 @@ func TestAnOutputIsGivenWritableWithEachTask(t *testing.T) {
 	if shm.Probe().Leases {
 		require.NoError(t, seg.Settle(), "nobody has it any more")
 	}
-}
-
-// The last of the tasks that a worker has is not to wait noticeably.
-func TestTasksAreSentAheadAsFarAsTheyAreShort(t *testing.T) {
-	function := &Function{longest: 300 * time.Microsecond, known: true}
-	next := &Task{call: Call{Function: function}}
-	w := &worker{}
-	for has := range 10 {
-		require.Equal(t, has < 3, w.canHave(next), "it has %d", has)
-		w.assigned = append(w.assigned, next)
-	}
-	w.assigned = []*Task{{call: Call{Function: &Function{}}}}
-	require.False(t, w.canHave(next), "nobody knows how long it has to wait")
-	w.assigned = nil
-	require.False(t, w.canHave(&Task{call: Call{Function: &Function{}}}))
 }
 
 func TestAResultInMemoryThatIsGoneCostsItsTaskOnly(t *testing.T) {

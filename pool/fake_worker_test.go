@@ -236,8 +236,13 @@ func (w *fakeWorkerState) run(t fakeTask) {
 		}
 		w.reply(t.id, strings.Join(names, ","))
 	case "write-output": // each time by a new map, as it keeps none beyond the task
-		mapped, err := unix.Mmap(t.fds[0], 0, 4096, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
-		closeAll(t.fds)
+		d, fds := w.ask(t, fetchSegment, "", t.arrays[0].segmentID)
+		if d.u8() != fetchedHere {
+			w.reply(t.id, d.str())
+			break
+		}
+		mapped, err := unix.Mmap(fds[0], 0, 4096, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+		closeAll(fds)
 		if err != nil {
 			w.reply(t.id, err.Error())
 			break
@@ -260,11 +265,15 @@ func (w *fakeWorkerState) run(t fakeTask) {
 
 // askFor asks for an array and gives the answer, with its descriptors.
 func (w *fakeWorkerState) askFor(t fakeTask, key string) (*decoder, []int) {
+	return w.ask(t, fetchHeavy, key, 0)
+}
+
+func (w *fakeWorkerState) ask(t fakeTask, kind uint8, key string, argument uint64) (*decoder, []int) {
 	var e encoder
 	e.u64(t.id)
-	e.u8(fetchHeavy)
+	e.u8(kind)
 	e.str(key)
-	e.u64(0)
+	e.u64(argument)
 	w.write(frameFetch, 1, e.buf)
 	return w.answer(frameFetched)
 }

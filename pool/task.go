@@ -90,21 +90,23 @@ func (o *Outcome) release() {
 	o.Arrays = nil
 }
 
-// Task is one execution. Its fields are guarded by Pool.mu, but for done, ended and waiting.
+// Task is one execution. Its fields are guarded by Pool.mu, but for done, ended, over and waiting.
 type Task struct {
 	id      uint64
 	call    Call
 	name    string // for messages
 	pool    *Pool
 	done    chan struct{} // closed at the end
-	ended   atomic.Uint32 // 1 when what it held is given back, before done is closed
-	waiting atomic.Int32  // threads that sleep on ended
+	ended   atomic.Bool   // set when what it held is given back
+	over    atomic.Uint32 // 1 when its end is announced, with done
+	waiting atomic.Int32  // threads that sleep on over
 	outcome Outcome       // written before ended is set; its holdings are given up by Release
 
 	// The pool is through with it. Until ended is set nobody else knows.
 	finished bool
 
 	worker *worker
+	again  bool                    // it had begun in a worker that has died
 	read   map[string]struct{}     // heavy keys it was given, for the message of a crash
 	grants map[uint64]*shm.Segment // segments that it asked for, one reference each
 	// Arenas that its worker was told of, one reference each. The version that it reads keeps the arrays in them, but
@@ -119,7 +121,7 @@ type Task struct {
 func (t *Task) Done() <-chan struct{} { return t.done }
 
 // Ended reports whether it has, without waiting.
-func (t *Task) Ended() bool { return t.ended.Load() != 0 }
+func (t *Task) Ended() bool { return t.ended.Load() }
 
 // Wait waits for the end, so long at most, or (negative) for as long as it takes, and reports whether it has come. It polls for a
 // moment if the end is likely to come right now; see Pool.Look. Then this thread sleeps in the kernel and is woken by the one that
@@ -132,17 +134,17 @@ func (t *Task) Wait(timeout time.Duration) bool {
 	if t.Look() {
 		return true
 	}
-	t.waiting.Add(1) // before the last look at ended: whoever sets that looks at this afterwards
+	t.waiting.Add(1) // before the last look at over: whoever sets that looks at this afterwards
 	defer t.waiting.Add(-1)
 	deadline := time.Now().Add(timeout)
-	for !t.Ended() {
+	for t.over.Load() == 0 {
 		left := time.Duration(-1)
 		if timeout > 0 {
 			if left = time.Until(deadline); left <= 0 {
 				return false
 			}
 		}
-		if awaitChange(&t.ended, left) != nil {
+		if awaitChange(&t.over, left) != nil {
 			return t.waitForChannel(left)
 		}
 	}
@@ -167,7 +169,7 @@ func (t *Task) waitForChannel(timeout time.Duration) bool {
 
 // wakeWaiting wakes the threads that wait for the end, sooner or later: they have nothing else to be woken by.
 func (t *Task) wakeWaiting() {
-	if t.waiting.Load() == 0 || wakeAll(&t.ended) == nil {
+	if t.waiting.Load() == 0 || wakeAll(&t.over) == nil {
 		return
 	}
 	guard.AfterFunc(time.Millisecond, "task end", t.pool.options.OnPanic, t.wakeWaiting)
@@ -286,3 +288,6 @@ func (f *Function) ran(d time.Duration) {
 // the next: counting the longest, such tasks were slept for, ran slower on processors that had gone to sleep, and so went on being
 // slept for (300 µs instead of 80).
 func (f *Function) usuallyInstant() bool { return bits.OnesCount8(f.instant) >= 4 }
+
+// short: two of these may share a worker without the second waiting noticeably.
+func (f *Function) short() bool { return f.known && f.longest < time.Millisecond }

@@ -55,8 +55,11 @@ const (
 	phaseCutOff    = 5 // it found its socket closed
 )
 
-// taskPoll is a flag of TASK: a processor is left to poll on for what comes after it.
-const taskPoll = 1
+// Flags of TASK.
+const (
+	taskPoll  = 1 // a processor is left to poll on for what comes after it
+	taskAgain = 2 // it had begun before, in a worker that has died
+)
 
 // launch asks the zygote for a worker. mu is held.
 func (p *Pool) launch(z *zygote, index int) error {
@@ -255,7 +258,7 @@ func (w *worker) sendTask(t *Task) {
 	e.u64(t.version())
 	e.u64(t.call.RNGKey)
 	e.u8(t.call.OutCodec)
-	e.u8(flag(w.pool.processorLeft(), taskPoll))
+	e.u8(flag(w.pool.processorLeft(), taskPoll) | flag(t.again, taskAgain))
 	e.u16(uint16(n))
 	e.str(t.call.Target)
 	e.buf = append(e.buf, input.buf...)
@@ -265,14 +268,15 @@ func (w *worker) sendTask(t *Task) {
 
 // describe appends an array, with a descriptor if the worker lacks the segment. False: there is no room for that.
 func (w *worker) describe(e *encoder, a *Array, has uint8, fds *[]int) bool {
-	if w.known[a.Segment.ID()] != nil && !a.Output { // of an output it keeps no map beyond its task
+	// An output is fetched when its task has begun: it is to be writable for that time alone.
+	if w.known[a.Segment.ID()] != nil || a.Output {
 		e.array(a, false, has)
 		return true
 	}
 	if len(*fds) > maxTaskDescriptors {
 		return false
 	}
-	fd, err := a.open()
+	fd, err := a.Segment.ReaderFD()
 	if err != nil {
 		return false // fetched when used; that answer carries the error
 	}

@@ -59,6 +59,7 @@ type charge struct {
 	pending  uint64
 	retiring bool
 	spare    bool // kept for reuse
+	reused   bool // it was that before
 	copied   bool // of pages that a process may write for itself, beside the segment's own
 	released bool
 	aborted  bool // its segment was never finished
@@ -301,7 +302,7 @@ func (c *charge) keepSpare() {
 func (c *charge) reuse(label string) {
 	c.budget.mu.Lock()
 	defer c.budget.mu.Unlock()
-	c.spare = false
+	c.spare, c.reused = false, true
 	c.label = label
 }
 
@@ -337,5 +338,5 @@ func (c *charge) release() {
 func (c *charge) abort() {
 	c.budget.mu.Lock()
 	defer c.budget.mu.Unlock()
-	c.aborted = true
+	c.aborted = !c.reused
 }

@@ -62,7 +62,7 @@ type HeapStats struct {
 
 // Returned counts what a heap has given back since it was made: segments that neither the host nor a
 // worker has mapped any more, and small arrays, whose bytes come back with the last of their arena. It only grows, so that the difference of two readings is what was given back
-// in between, whatever was allocated meanwhile.
+// in between, whatever was allocated meanwhile. The bytes of what is kept for reuse count when that is given back.
 type Returned struct {
 	Segments, Bytes uint64
 }

@@ -32,7 +32,7 @@ func (s *Segment) Settle() error {
 // stopWriting leaves the host with an O_RDONLY description, and with a private map of that where the writable one was: the
 // map of an O_RDWR description would count as a writer. s.mu is held.
 func (s *Segment) stopWriting() error {
-	fd, err := reopen(s.fd, syscall.O_RDONLY)
+	fd, err := s.reopen(syscall.O_RDONLY)
 	if err != nil {
 		return err
 	}

@@ -128,13 +128,7 @@ func (r *recycler) take(fits func(*spare) bool) *spare {
 // dropForked lets go of what a child of the host maps. r.mu is held.
 func (r *recycler) dropForked() {
 	now := HostForks()
-	r.spares = slices.DeleteFunc(r.spares, func(kept *spare) bool {
-		if kept.forks == now {
-			return false
-		}
-		kept.drop()
-		return true
-	})
+	r.drop(func(kept *spare) bool { return kept.forks != now })
 }
 
 // trim gives spares back to the kernel: of one heap or (nil) of all, those that have not been used for a time. It returns
@@ -142,7 +136,7 @@ func (r *recycler) dropForked() {
 func (r *recycler) trim(of *Heap, unused time.Duration) (bytes uint64, more bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.spares = slices.DeleteFunc(r.spares, func(kept *spare) bool {
+	r.drop(func(kept *spare) bool {
 		if of != nil && kept.heap != of {
 			return false
 		}
@@ -151,16 +145,30 @@ func (r *recycler) trim(of *Heap, unused time.Duration) (bytes uint64, more bool
 			return false
 		}
 		bytes += kept.charge.bytes
-		kept.drop()
 		return true
 	})
 	return bytes, more
 }
 
+// drop takes some off the list and gives them back, each also when another could not be unmapped, which is a bug. r.mu is held.
+func (r *recycler) drop(which func(*spare) bool) {
+	var gone []*spare
+	r.spares = slices.DeleteFunc(r.spares, func(kept *spare) bool {
+		if which(kept) {
+			gone = append(gone, kept)
+			return true
+		}
+		return false
+	})
+	for _, kept := range gone {
+		defer kept.drop()
+	}
+}
+
 func (s *spare) drop() {
+	defer s.charge.release()
+	defer closeFD(s.fd)
 	s.w.close()
-	closeFD(s.fd)
-	s.charge.release()
 }
 
 // revive makes a segment of a spare. It is another one: no descriptor of the old one means the new one.

@@ -8,7 +8,7 @@ import (
 	"syscall"
 )
 
-// state is what a segment is. It only ever moves on: building or granted, frozen, dropped.
+// state is what a segment is. It only ever moves on: building, granted or output and then granted, frozen, dropped.
 type state int
 
 const (
@@ -39,7 +39,7 @@ type Segment struct {
 	appended int64 // bytes, of a segment that Append fills
 	remotes  int
 	sealable bool    // a memfd
-	fd       int     // the host's description: O_RDWR, or O_RDONLY if granted
+	fd       int     // the host's description: O_RDWR, or O_RDONLY if granted or an output that is settled
 	address  uintptr // first one given out; set once, before the segment is
 	w        mapping // writable; after Freeze moved aside, still warm
 	r        mapping // read-only, made when first asked for
@@ -97,7 +97,7 @@ func (s *Segment) ReaderFD() (int, error) {
 	if s.state == dropped {
 		return -1, s.fail("open for a reader", ErrDropped)
 	}
-	return reopen(s.fd, syscall.O_RDONLY)
+	return s.reopen(syscall.O_RDONLY)
 }
 
 // WriterFD opens a live segment or an output for writing. The caller closes it. ErrNotLive,
@@ -107,7 +107,7 @@ func (s *Segment) WriterFD() (int, error) {
 	defer s.mu.Unlock()
 	switch s.state {
 	case live, output:
-		return reopen(s.fd, syscall.O_RDWR)
+		return s.reopen(syscall.O_RDWR)
 	case dropped:
 		return -1, s.fail("open for a writer", ErrDropped)
 	}
@@ -266,7 +266,7 @@ func (s *Segment) mapReadable() error {
 	if s.r.addr != 0 {
 		return nil
 	}
-	fd, err := reopen(s.fd, syscall.O_RDONLY)
+	fd, err := s.reopen(syscall.O_RDONLY)
 	if err != nil {
 		return err
 	}
@@ -346,6 +346,18 @@ func (s *Segment) openForWriter() (int, error) {
 		return -1, err
 	}
 	return writer, nil
+}
+
+// reopen makes a new description of the file. What is kept for reuse takes descriptors, and is given back before one is
+// refused. s.mu is held, or s is not shared yet.
+func (s *Segment) reopen(flags int) (int, error) {
+	fd, err := reopen(s.fd, flags)
+	if limit := (*LimitError)(nil); errors.As(err, &limit) {
+		if freed, _ := s.heap.budget.recycler.trim(nil, 0); freed > 0 {
+			return reopen(s.fd, flags)
+		}
+	}
+	return fd, err
 }
 
 // replaceFD swaps the description for a new one of the same file.

@@ -12,7 +12,14 @@ from typing import Any, NamedTuple
 from . import tasks
 from .bounds import Bounds
 from .contention import CAS_RETRIES
-from .context import DOMAIN, Domain, Inputs, TaskContext, WorkerInfo
+from .context import (
+    DOMAIN,
+    Domain,
+    Inputs,
+    TaskContext,
+    WorkerInfo,
+    store_row,
+)
 from .contracts import contract_of
 from .declared_inputs import checked_inputs, heavy_keys
 from .errors import ContextError
@@ -142,14 +149,13 @@ class Call:
             make = context_maker(
                 self.session, self.fn, state, self.rng_key, worker, self._item, row=self._row
             )
-            return self.finish(
-                run_async(lambda: call_process(self.fn, make, self.args, self.kwargs))
-            )
+            result = run_async(lambda: call_process(self.fn, make, self.args, self.kwargs))
+            return self.finish(self._stored(result))
 
         def prepare() -> tuple[HostRun, Any]:
             run = self._begin()
             with run.running():
-                result = run_async(lambda: self._call(run, worker))
+                result = self._stored(run_async(lambda: self._call(run, worker)))
             return run, run.end(self.session.committer, result)
 
         return self.session.contention.run(
@@ -168,6 +174,13 @@ class Call:
         return await self.session.contention.run_async(
             prepare, self._commit, self.limits.cas_retries, self._outputs(), _has_lost_to_itself
         )
+
+    def _stored(self, result: Any) -> Any:
+        """What is left of a result when its row has been written, if it has one."""
+        if self._row is None:
+            return result
+        store_row(self._row, result)
+        return None
 
     def _outputs(self) -> Sequence[str]:
         return () if self.contract is None else self.contract.outputs

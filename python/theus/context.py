@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from .errors import ContractViolationError, TheusError
 from .frozen import no_such_name
 from .gone import CONTEXT, refuse_attribute, refuse_name
+from .structures import StateUpdate
 
 if TYPE_CHECKING:
     import logging
@@ -360,8 +361,7 @@ class TaskContext:
     def out(self) -> np.ndarray[Any, Any]:
         """This item's row of the array that ``engine.map(…, out=key)`` makes: zeros, to be written.
 
-        Valid for the time of the call: what is written to it later reaches nobody. An item that is
-        run again after a crash (``retries=``) finds what it had written.
+        Valid for the time of the call: what is written to it later reaches nobody.
 
         Raises:
             TheusError: the call is none of a map with ``out=``.
@@ -389,8 +389,19 @@ def store_row(row: np.ndarray[Any, Any], value: Any) -> None:
 
     None does not: it has written the row itself, which it may have returned as well.
     """
+    if isinstance(value, StateUpdate):
+        raise TypeError(
+            "with out= an item returns its row, or None; a StateUpdate belongs to a map without it"
+        )
     if value is not None and value is not row:
         row[...] = value
+
+
+def clear_row(row: np.ndarray[Any, Any]) -> None:
+    """An item that is run again finds zeros, like the first time."""
+    import numpy as np  # by now its maker has imported it
+
+    row[...] = np.zeros((), row.dtype)
 
 
 class _Attributes:

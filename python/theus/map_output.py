@@ -74,7 +74,9 @@ class MapOutput:
         committer = self._session.committer
         if self._here is not None:
             committer.publish(self._here, self._key)
-            return self._here
+            # As the state has it: rows that somebody kept can still be written to where they were.
+            published: ShmArray = self._session.state().heavy[self._key]
+            return published
         committer.publish_buf(self._handle.value, self._key)
         return array_of(self._handle, self._key)  # now that nobody writes it any more
 
@@ -82,5 +84,7 @@ class MapOutput:
         """Nobody is to see it: an item has failed."""
         if self._here is None:
             self._handle.release()
-        # Else threads may still be writing rows: it goes with the last of those.
-        self._here = None
+        else:
+            # Threads may still be writing rows: it goes with the last of those, and not with this
+            # object, which the traceback of the failure keeps.
+            del self._handle, self._here

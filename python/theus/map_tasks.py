@@ -10,7 +10,6 @@ from typing import Any
 from . import tasks
 from ._core import core
 from .calls import Call, Limits, committing
-from .context import store_row
 from .contracts import contract_of
 from .declared_inputs import checked_inputs, heavy_keys
 from .dispatch import wait_for_task
@@ -156,11 +155,7 @@ class LocalBatches:
             item=index,
             row=row,
         )
-        value = call.here_to_the_end(worker)
-        if row is None:
-            return value
-        store_row(row, value)
-        return None
+        return call.here_to_the_end(worker)
 
 
 class _LocalBatch:

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 from .batches import MapResults
 from .calls import Limits
 from .contention import CAS_RETRIES
+from .contracts import contract_of
 from .dispatch import Dispatcher
+from .errors import TheusError
 from .names import refuse_shadowed_options
 
 if TYPE_CHECKING:
@@ -158,8 +160,9 @@ class Running:
         """Call a process for each item, in parallel; results come in order, as they are asked for.
 
         Nothing runs before the first result is asked for, and never more than a few batches ahead,
-        so endless inputs and results larger than memory are fine. The first exception is raised
-        in its place, and the rest is cancelled.
+        so endless inputs and results larger than memory are fine (not with `out`, which needs to
+        know how many there are). The first exception is raised in its place, and the rest is
+        cancelled.
 
         Args:
             process: a function or a name; called with one item of each iterable.
@@ -169,8 +172,10 @@ class Running:
             progress: show a progress bar (tqdm's, where it is installed).
             out: the key of a heavy array to be made, with a row for each item, in place of
                 results that travel back. A process writes its row as ``ctx.out``; what a function
-                returns is stored there. Then `map` runs to the end before it returns, and the
-                array is published when all rows are there; when an item raises, it never is.
+                returns is stored there, as numpy assigns it, unless it is None. Then `map` runs to
+                the end before it returns (in a coroutine it holds up the loop: use
+                ``asyncio.to_thread``), and the array is published when all rows are there; when an
+                item raises, it never is.
             shape: of a row; an int or a tuple of ints. Default: a row is one element.
             dtype: of its elements; default float64.
 
@@ -197,6 +202,13 @@ class Running:
         from .map_output import MapOutput
 
         self._dispatcher.session.require_open()
+        contract = contract_of(fn)
+        if contract is not None and contract.outputs:
+            name, outputs = getattr(fn, "__name__", "the process"), list(contract.outputs)
+            raise TypeError(
+                f"{name} declares {outputs=}, which out= would leave without a value: with out= "
+                "what an item returns is its row"
+            )
         items = list(zip(*iterables, strict=False))
         output = MapOutput(
             self._dispatcher.session,
@@ -208,8 +220,11 @@ class Running:
         )
         try:
             columns = tuple(zip(*items, strict=True)) or ((),)
-            for _ in self._results(fn, columns, chunksize, progress, output):
-                pass
+            for left in self._results(fn, columns, chunksize, progress, output):
+                if left is not None:
+                    raise TheusError(
+                        f"{left!r} came back instead of being stored; please report it"
+                    )
             return output.publish()
         except BaseException:
             output.drop()

@@ -77,7 +77,7 @@ class PreparedCall:
         if encoded.arrays:
             self._arrays = handles_under(encoded.arrays, function.arrays)
         if output is not None:
-            self._arrays = [*self._arrays, output]
+            self._arrays = [output, *self._arrays]  # first: it is never left out of a full frame
         if self._arrays:
             bufs = (c.c_uint64 * len(self._arrays))(*(h.value for h in self._arrays))
             call.bufs, call.nbufs = c.addressof(bufs), len(self._arrays)

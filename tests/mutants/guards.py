@@ -160,7 +160,27 @@ MUTANTS = (
         "forks are counted",
         "the same, as Python forks",
         PythonTest("test_recycling.py", "test_nothing_is_used_again_that_a_child_of_the_host_maps"),
-        (Cut("capi/shim.c", "  times_forked++;\n", ""),),
+        (Cut("capi/shim.c", "{ times_forked++; }", "{}"),),
+    ),
+    Mutant(
+        "forks are counted before and after",
+        "nor what was mapped while the host was about to fork",
+        PythonTest(
+            "test_recycling.py", "test_nothing_is_used_again_that_was_made_while_the_host_forked"
+        ),
+        (
+            Cut(
+                "capi/shim.c",
+                "static void in_parent(void) {\n  count_fork();\n",
+                "static void in_parent(void) {\n",
+            ),
+        ),
+    ),
+    Mutant(
+        "an output's writers are gone",
+        "the output of a map is not changed by a process that a task forked",
+        PythonTest("test_map_output.py", "test_a_child_of_a_worker_that_writes_on_changes_nothing"),
+        (Cut("shm/lease_linux.go", "return ErrStillWritten", "return nil"),),
     ),
     Mutant(
         "pins of tasks",

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -187,6 +190,81 @@ def test_with_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     with TheusEngine() as engine:
         made = engine.map(fill, range(5), out="rows", shape=2)
         assert made.tolist() == [[x, x] for x in range(5)]
+
+
+@pytest.mark.parametrize("length", [2, 500_000])
+def test_items_of_this_process_that_still_run_when_another_fails(
+    engine: TheusEngine, length: int
+) -> None:
+    begun, failed, written = (threading.Event() for _ in range(3))
+
+    @process
+    def here(ctx: Any, x: int) -> None:
+        if x == 0:
+            begun.wait(60)
+            raise ValueError("the first")
+        begun.set()
+        failed.wait(60)
+        ctx.out[:] = 1  # to memory that is still there
+        written.set()
+
+    with pytest.raises(ValueError, match="the first"):
+        engine.map(here, [0, 1], out="a", shape=length, chunksize=1)
+    failed.set()
+    assert written.wait(60)
+    # The traceback of the failure has the row of the item that failed.
+    until(lambda: [gc.collect(), engine.stats()["segments"]][1] == 0, "its memory to come back")
+
+
+def test_a_row_that_is_kept_in_this_process_is_no_way_to_the_array(engine: TheusEngine) -> None:
+    rows: list[Any] = []
+
+    @process
+    def here(ctx: Any, x: int) -> None:
+        ctx.out[...] = x
+        rows.append(ctx.out)
+
+    made = engine.map(here, [1, 2], out="a")
+    for row in rows:
+        row[...] = -1
+    assert made.tolist() == engine.heavy["a"].tolist() == [1, 2]
+
+
+def adds_once_more(ctx: Any, x: int, path: str) -> None:
+    ctx.out[...] += x
+    if x == 3 and not os.path.exists(path):
+        open(path, "w").close()
+        os._exit(9)
+
+
+def test_an_item_that_is_run_again_finds_zeros(engine: TheusEngine, tmp_path: Path) -> None:
+    again = engine.options(retries=1)
+    paths = [str(tmp_path / "died")] * 6
+    made = again.map(adds_once_more, range(6), paths, out="a", chunksize=6)
+    assert made.tolist() == [0, 1, 2, 3, 4, 5]
+
+
+def test_items_that_bring_many_large_arrays(engine: TheusEngine) -> None:
+    arrays = [engine.heavy.put(f"k{i}", np.full(200_000, i)) for i in range(12)]
+    sums = engine.map(np.sum, arrays, out="sums", chunksize=12)
+    assert sums.tolist() == [i * 200_000 for i in range(12)]
+
+
+@process(parallel=True, outputs=["domain.x"])
+def declares(ctx: Any, x: int) -> int:
+    return x
+
+
+def updates(x: int) -> theus.StateUpdate:
+    return theus.StateUpdate(key="domain.x", val=x)
+
+
+def test_a_row_is_no_change_of_the_state(engine: TheusEngine) -> None:
+    with pytest.raises(TypeError, match=r"declares declares outputs=\['domain.x'\]"):
+        engine.map(declares, [1], out="a")
+    with pytest.raises(TypeError, match="StateUpdate"):
+        engine.map(updates, [1], out="a")
+    assert engine.state.version == 0
 
 
 def test_the_row_that_is_returned_is_no_second_result(engine: TheusEngine) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import random
 import signal
+import subprocess
+import sys
 import time
 from typing import Any, NamedTuple
 
@@ -163,6 +165,50 @@ def test_nothing_is_used_again_that_a_child_of_the_host_maps(
     finally:
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
+
+
+# Between the count of a fork and the fork other handlers run, and other threads: what is mapped
+# then is the child's as well.
+ALLOCATES_WHILE_IT_FORKS = """
+import ctypes, gc, os, signal
+import numpy as np
+from theus import TheusEngine
+
+engine = None
+made = []
+
+@ctypes.CFUNCTYPE(None)
+def prepare():
+    if engine is not None and not made:
+        made.append(engine.heavy.alloc("a", 500_000))
+
+# Before theus registers its own: handlers of before a fork run in the opposite order.
+ctypes.CDLL(None).__register_atfork(prepare, None, None, None)
+with TheusEngine(workers=1) as engine:
+    engine.heavy.put("first", np.zeros(10))
+    child = os.fork()
+    if child == 0:
+        signal.pause()
+    made.pop().publish()
+    del engine.heavy["a"]
+    gc.collect()
+    while engine.stats()["segments"] > 1:
+        pass
+    engine.heavy.put("b", np.full(500_000, 2.0))
+    print(engine.stats()["memory"]["recycled"])
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+"""
+
+
+def test_nothing_is_used_again_that_was_made_while_the_host_forked() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", ALLOCATES_WHILE_IT_FORKS],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "0\n", "")
 
 
 def test_one_survivor_does_not_keep_its_arena(engine: TheusEngine) -> None:

@@ -151,9 +151,7 @@ class TaskHeavy(HeavyView):
 
     def _rows_of(self, described: WireArray) -> np.ndarray[Any, Any]:
         name = f"the output {described.key!r} of a map"
-        mapping = self._link.segments.written(described.segment)
-        if mapping is None:
-            mapping = self._link.fetch_written(self._task, described.segment, name)
+        mapping = self._link.fetch_written(self._task, described.segment, name)
         dtype = dtype_of(described.descr)
         _require_inside(described.offset, dtype, described.shape, described.strides, mapping)
         origin = Origin(key=described.key, address=mapping.address, kind="private")

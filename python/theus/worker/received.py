@@ -68,6 +68,7 @@ class QueuedTask:
     """A task as it came, nothing of it decoded that could fail."""
 
     __slots__ = (
+        "again",
         "arrays",
         "function",
         "id",
@@ -85,6 +86,7 @@ class QueuedTask:
         head = fields.task_head()
         self.function, self.version, self.rng_key, self.out_codec, flags, count = head
         self.poll = bool(flags & wire.TASK_POLL)
+        self.again = bool(flags & wire.TASK_AGAIN)
         self.target = fields.text()
         self.input = Received(fields.value(), frame, segments)
         self.arrays = [take_array(fields, frame, segments) for _ in range(count)]
@@ -95,8 +97,6 @@ def take_array(fields: Reader, frame: Frame, segments: Segments) -> WireArray:
     array = fields.array()
     fd = frame.take_fd() if array.has_fd else None
     if fd is not None:
-        written = array.flags & wire.ARRAY_WRITABLE
-        map_it = segments.map_written if written else segments.map_shared
         with contextlib.suppress(OSError):  # whoever uses it asks for it again
-            map_it(array.segment, array.size, fd)
+            segments.map_shared(array.segment, array.size, fd)
     return array

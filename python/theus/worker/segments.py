@@ -21,7 +21,7 @@ class Segments:
         self._shared: dict[int, Mapping] = {}
         self._maps: collections.Counter[int] = collections.Counter()
         self._retired: set[int] = set()
-        # Maps for writing, and descriptors for reading; of the task that runs, or of one behind it.
+        # Maps for writing, and descriptors for reading, of the task that runs.
         self._written: dict[int, tuple[Mapping, int]] = {}
         # Filled by finalizers, which may run in the middle of anything: a deque's append needs no
         # lock, and `settle` does the rest at a moment of its own choosing.
@@ -92,9 +92,6 @@ class Segments:
             OSError: the kernel refused.
         """
         try:
-            found = self._written.get(segment)
-            if found is not None:
-                return found[0]
             # A second description, for reading only: see Mapping.make_private.
             reader = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
             try:
@@ -106,11 +103,6 @@ class Segments:
             return made
         finally:
             os.close(fd)
-
-    def written(self, segment: int) -> Mapping | None:
-        """The map for writing, if there is one."""
-        found = self._written.get(segment)
-        return None if found is None else found[0]
 
     def end_writing(self) -> None:
         """A task is over: what it still writes to its rows reaches nobody."""

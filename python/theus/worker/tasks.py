@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from ..arrays import resolving
-from ..context import Domain, Inputs, TaskContext, WorkerInfo, store_row
+from ..context import Domain, Inputs, TaskContext, WorkerInfo, clear_row, store_row
 from ..payload import decode, decode_each
 from ..state import State, decode_state
 from . import failures, frames, status, wire
@@ -50,8 +50,8 @@ class Runner:
         except BaseException as error:
             kind, answer = frames.FAILED, encode_failure(error, heavy)
         finally:
-            heavy.close()
             self._link.segments.end_writing()
+            heavy.close()
         del heavy
         if self._link.abandoned:
             exit_now(0)  # a child that the task forked and that came back from its function
@@ -138,6 +138,8 @@ class Runner:
         for item in range(batch.first_index, batch.first_index + batch.length):
             args = batch.next()
             row = None if rows is None else rows[item, ...]
+            if row is not None and task.again:
+                clear_row(row)
             ctx = self._context(task, callee, args, {}, heavy, item, row)
             with clock:
                 value = callee.call(args, {}, ctx)

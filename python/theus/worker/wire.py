@@ -17,6 +17,7 @@ ARRAY_WRITABLE = 2
 ARRAY_OF_KEY = 4  # its key means this array in the version that the task reads
 
 TASK_POLL = 1  # a processor is left to poll on for what comes after it
+TASK_AGAIN = 2  # it had begun before, in a worker that has died
 
 INLINE = 0
 IN_SEGMENT = 1
