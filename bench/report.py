@@ -22,14 +22,17 @@ def main() -> int:
     *numbers, directory = map(Path, sys.argv[1:])
     runs = [json.loads(path.read_text()) for path in numbers]
     facts = runs[0]
-    for more in runs[1:]:  # of sets that were run once more, or later
-        again = {question["set"] for question in more["questions"]}
-        facts["questions"] = [q for q in facts["questions"] if q["set"] not in again]
-        facts["questions"] += more["questions"]
+    for run in runs:  # the later ones of sets that were run once more, or later
+        again = {question["set"] for question in run["questions"]}
+        kept = [q for q in facts["questions"] if q["set"] not in again or run is facts]
+        facts["questions"] = kept + (run["questions"] if run is not facts else [])
+        facts["of"].setdefault("sets", {}).update(dict.fromkeys(sorted(again), run["of"]))
     pictures = directory / "benchmarks"
     pictures.mkdir(parents=True, exist_ok=True)
     text = "\n".join(page(facts, pictures))
     (directory / "benchmarks.md").write_text(text)
+    raw = json.dumps(facts, indent=1, ensure_ascii=False)
+    (pictures / "numbers.json").write_text(raw + "\n")
     return 0
 
 
@@ -38,15 +41,20 @@ def page(facts: dict[str, Any], pictures: Path) -> list[str]:
     lines = [
         "# Benchmarks",
         "",
-        "Made by `make bench-peers` (`bench/report.py`) from one run; no number here is typed by",
-        "hand. In each round every entrant has a turn, in random order, in a process of its own,",
-        "with nothing else running. The median over rounds is shown, with the middle half of them;",
-        "CPU is what all processes of the turn together used for one piece of work, counted in",
-        "hundredths of a second. A goal is the median of the ratios within rounds. What stands in",
-        "parentheses is no tool but the work itself, done by the shortest way.",
+        "Made by `make bench-peers` (`bench/report.py`) from [numbers](benchmarks/numbers.json)",
+        "of the runs below; none here is typed by hand. In each round every entrant has a turn, in",
+        "random order, in a process of its own, with nothing else running. The median over rounds",
+        "is shown, with the middle half of them; CPU is what all processes of the turn together",
+        "used for one piece of work, counted in hundredths of a second. A goal is the median of",
+        "the ratios within rounds. What stands in parentheses is no tool but the work itself, done",
+        "by the shortest way.",
         "",
-        f"Commit {of['commit'][:12]}, {of['date']}, Linux {of['kernel']}, CPython {of['python']}, "
-        f"{of['cores']} cores.",
+        f"Linux {of['kernel']}, CPython {of['python']}, {of['cores']} cores.",
+        "",
+        *(
+            f"- `python bench {name}`: commit {run['commit'][:12]}, {run['date']}."
+            for name, run in of["sets"].items()
+        ),
         "",
         "| goal | is | wanted | |",
         "|---|---|---|---|",
