@@ -145,7 +145,7 @@ class TaskHeavy(HeavyView):
     def output_rows(self) -> np.ndarray[Any, Any] | None:
         """The output of the map that this task is of, whole and writable; None: it has none."""
         for described in self._sent:
-            if described.flags & wire.ARRAY_WRITABLE:
+            if described.flags & (wire.ARRAY_WRITABLE | wire.ARRAY_LIVE) == wire.ARRAY_WRITABLE:
                 return self._rows_of(described)
         return None
 

@@ -97,6 +97,7 @@ def take_array(fields: Reader, frame: Frame, segments: Segments) -> WireArray:
     array = fields.array()
     fd = frame.take_fd() if array.has_fd else None
     if fd is not None:
+        writable = bool(array.flags & wire.ARRAY_WRITABLE)
         with contextlib.suppress(OSError):  # whoever uses it asks for it again
-            segments.map_shared(array.segment, array.size, fd)
+            segments.map_shared(array.segment, array.size, fd, writable=writable)
     return array
