@@ -26,7 +26,8 @@ def main() -> int:
         again = {question["set"] for question in run["questions"]}
         kept = [q for q in facts["questions"] if q["set"] not in again or run is facts]
         facts["questions"] = kept + (run["questions"] if run is not facts else [])
-        facts["of"].setdefault("sets", {}).update(dict.fromkeys(sorted(again), run["of"]))
+        of_run = {name: run["of"][name] for name in ("commit", "date")}
+        facts["of"].setdefault("sets", {}).update(dict.fromkeys(sorted(again), of_run))
     pictures = directory / "benchmarks"
     pictures.mkdir(parents=True, exist_ok=True)
     text = "\n".join(page(facts, pictures))
