@@ -51,6 +51,21 @@ class Mutant(NamedTuple):
     tries: int = 1  # of a test that has to meet a race: one that fails is enough
 
 
+# A segment is looked at before its writing is forbidden, and proved after.
+PROOFS_OF_ADOPTION = (
+    Cut(
+        "shm/adopt.go",
+        'if err := readLease(s.fd); err != nil {\n\t\treturn s.fail("adopt", err)\n\t}\n'
+        "\tif err := s.forbidWriting()",
+        "if err := s.forbidWriting()",
+    ),
+    Cut(
+        "shm/adopt.go",
+        'if err := readLease(s.fd); err != nil {\n\t\treturn s.fail("adopt", err)\n\t}\n\ts.state',
+        "s.state",
+    ),
+)
+
 MUTANTS = (
     Mutant(
         "seal of the size",
@@ -111,20 +126,7 @@ MUTANTS = (
         "lease before adoption",
         "an output that its writer can still write is copied",
         GoTest("./shm", "TestAdoptIsRefusedWhileTheWriterHasItMapped"),
-        (
-            Cut(
-                "shm/adopt.go",
-                'if err := readLease(s.fd); err != nil {\n\t\treturn s.fail("adopt", err)\n\t}\n'
-                "\tif err := s.forbidWriting()",
-                "if err := s.forbidWriting()",
-            ),
-            Cut(
-                "shm/adopt.go",
-                'if err := readLease(s.fd); err != nil {\n\t\treturn s.fail("adopt", err)\n\t}\n'
-                "\ts.state",
-                "s.state",
-            ),
-        ),
+        PROOFS_OF_ADOPTION,
     ),
     Mutant(
         "acknowledgement before recycling",
@@ -180,7 +182,7 @@ MUTANTS = (
         "an output's writers are gone",
         "the output of a map is not changed by a process that a task forked",
         PythonTest("test_map_output.py", "test_a_child_of_a_worker_that_writes_on_changes_nothing"),
-        (Cut("shm/lease_linux.go", "return ErrStillWritten", "return nil"),),
+        PROOFS_OF_ADOPTION,
     ),
     Mutant(
         "pins of tasks",
