@@ -200,28 +200,15 @@ func (l *heapLife) granted(h *Heap) {
 	if l.bad(err) {
 		return
 	}
-	defer func() { s.Unref() }()
 	m, err := makeMap(s.Size(), func() (uintptr, error) { return mapShared(writer, s.Size(), true) })
 	closeFD(writer)
 	if l.bad(err) {
+		s.Unref()
 		return
 	}
 	view(m.addr, s.Size())[7] = 7
 	m.close()
-	switch err := s.Adopt(); {
-	case errors.Is(err, ErrNoProof), errors.Is(err, ErrStillWritten):
-		private, err := h.Copy(s, "copy")
-		if l.bad(err) {
-			return
-		}
-		s.Unref()
-		s = private
-	case l.bad(err):
-		return
-	}
-	if r, err := s.Readable(); !l.bad(err) {
-		require.Equal(l.t, byte(7), view(r, s.Size())[7])
-	}
+	l.takenOver(h, s, s.Adopt())
 }
 
 // settled: both sides write, until it is published.
@@ -230,13 +217,18 @@ func (l *heapLife) settled(h *Heap) {
 	if l.bad(err) {
 		return
 	}
-	defer func() { s.Unref() }()
 	view(s.Address(), s.Size())[7] = 7
 	writer, err := s.WriterFD()
 	if !l.bad(err) {
 		closeFD(writer)
 	}
-	switch err := s.Settle(); {
+	l.takenOver(h, s, s.Settle())
+}
+
+// takenOver: what others have written is read, in place or as a copy. It lets go of the segment.
+func (l *heapLife) takenOver(h *Heap, s *Segment, err error) {
+	defer func() { s.Unref() }()
+	switch {
 	case errors.Is(err, ErrNoProof), errors.Is(err, ErrStillWritten):
 		private, err := h.Copy(s, "copy")
 		if l.bad(err) {

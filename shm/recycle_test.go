@@ -214,6 +214,15 @@ func segmentOf(t *testing.T, h *Heap, size int64, value byte) (seg *Segment, rea
 
 const segmentSize = 2 << 20
 
+// keep has the heap keep the memory of one segment.
+func keep(t *testing.T, h *Heap) {
+	t.Helper()
+	seg, reader := segmentOf(t, h, segmentSize, 1)
+	closeFD(reader)
+	seg.Unref()
+	require.NotZero(t, h.Stats().FreeList)
+}
+
 func TestASegmentThatNobodySeesIsUsedAgain(t *testing.T) {
 	needsWriteLeases(t)
 	h := heapFor(t)
@@ -346,9 +355,7 @@ func TestWhatWasNotFrozenByTheHostIsNeverUsedAgain(t *testing.T) {
 func TestASegmentIsUsedAgainForOneOfItsSize(t *testing.T) {
 	needsWriteLeases(t)
 	h := heapFor(t)
-	seg, reader := segmentOf(t, h, segmentSize, 1)
-	closeFD(reader)
-	seg.Unref()
+	keep(t, h)
 	create(t, h, segmentSize+1)
 	create(t, h, segmentSize/2)
 	reserve(t, h, 10, 1) // in an arena
@@ -380,10 +387,7 @@ func TestHeapsKeepAShareOfTheMachineOnly(t *testing.T) {
 func TestWhatIsKeptIsGivenBackBeforeTheProcessRunsIntoItsLimits(t *testing.T) {
 	needsWriteLeases(t)
 	h := heapFor(t)
-	seg, reader := segmentOf(t, h, segmentSize, 1)
-	closeFD(reader)
-	seg.Unref()
-	require.NotZero(t, h.Stats().FreeList)
+	keep(t, h)
 	allowMappings(t, 0)
 	create(t, h, 10*segmentSize)
 	assert.Zero(t, h.Stats().FreeList)
@@ -394,9 +398,7 @@ func TestTheWaitForZeroesCanBeCancelled(t *testing.T) {
 	cancel := errors.New("cancelled")
 	var answer error
 	h := heapWith(t, HeapOptions{Cancelled: func() error { return answer }})
-	seg, reader := segmentOf(t, h, segmentSize, 1)
-	closeFD(reader)
-	seg.Unref()
+	keep(t, h)
 	answer = cancel
 	_, err := h.Create(segmentSize, "next")
 	require.ErrorIs(t, err, cancel)

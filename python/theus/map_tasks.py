@@ -24,8 +24,8 @@ __all__ = ["LocalBatches", "PoolBatches"]
 Item = tuple[Any, ...]
 
 
-class PoolBatches:
-    """Sends the batches of one map to worker processes."""
+class _Batches:
+    """What all batches of one map share."""
 
     def __init__(
         self,
@@ -35,10 +35,23 @@ class PoolBatches:
         output: MapOutput | None = None,
     ) -> None:
         self._session = session
+        self._fn = fn
         self._limits = limits
         self._output = output
         self._rng_key = session.next_rng_key()
-        self._fn = fn
+
+
+class PoolBatches(_Batches):
+    """Sends the batches of one map to worker processes."""
+
+    def __init__(
+        self,
+        session: Session,
+        fn: Callable[..., Any],
+        limits: Limits,
+        output: MapOutput | None = None,
+    ) -> None:
+        super().__init__(session, fn, limits, output)
         self._contract = contract_of(fn)
         self._function = session.functions.handle(fn)
         self._commit = committing(session, fn)
@@ -108,21 +121,8 @@ class _PoolBatch:
         core().release(self._task)
 
 
-class LocalBatches:
+class LocalBatches(_Batches):
     """Runs the batches of one map on threads of this process."""
-
-    def __init__(
-        self,
-        session: Session,
-        fn: Callable[..., Any],
-        limits: Limits,
-        output: MapOutput | None = None,
-    ) -> None:
-        self._session = session
-        self._fn = fn
-        self._limits = limits
-        self._output = output
-        self._rng_key = session.next_rng_key()
 
     def submit(self, first: int, items: list[Item], awaited: bool) -> _LocalBatch:
         """Run a batch whose first item has the index `first`."""
