@@ -14,7 +14,7 @@ import (
 type Buf struct {
 	engine *Engine
 	array  *pool.Array
-	owner  bool        // this Buf allocated the array, and has settled no output: data is where it was written
+	owner  bool        // this Buf allocated the array, and has settled no output: data is where it was written. Guarded by mu
 	draft  *shm.Draft  // where a small array is written; nil: in its segment
 	former *pool.Array // of an output that was copied: what its old address leads to. Guarded by mu
 

@@ -113,14 +113,21 @@ func (h *Heap) createFresh(size int64, label string) (*Segment, error) {
 	return h.makeForHost(size, label, building, sealSize|h.futureWrite())
 }
 
-// makeForHost makes a segment that the host maps and writes. What is kept for reuse takes descriptors and mappings, and
-// is given back before a limit of the process refuses one.
+// gaveWay gives back what is kept for reuse, which takes descriptors and mappings, if a limit of the process was reached. True: it
+// is worth trying again.
+func (h *Heap) gaveWay(err error) bool {
+	if !errors.As(err, new(*LimitError)) {
+		return false
+	}
+	freed, _ := h.budget.recycler.trim(nil, 0)
+	return freed > 0
+}
+
+// makeForHost makes a segment that the host maps and writes.
 func (h *Heap) makeForHost(size int64, label string, as state, seals int) (*Segment, error) {
 	s, err := h.tryForHost(size, label, as, seals)
-	if limit := (*LimitError)(nil); errors.As(err, &limit) {
-		if freed, _ := h.budget.recycler.trim(nil, 0); freed > 0 {
-			return h.tryForHost(size, label, as, seals)
-		}
+	if h.gaveWay(err) {
+		return h.tryForHost(size, label, as, seals)
 	}
 	return s, err
 }

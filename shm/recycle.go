@@ -24,7 +24,7 @@ const (
 	spareSlack = 8
 )
 
-// HostForks counts how often this process has forked. A forked child has all maps and descriptors of the host,
+// HostForks changes when this process forks, before and after: it counts both. A forked child has all maps and descriptors of the host,
 // and they share their file descriptions, so that a lease does not notice it. Who embeds this package in a process that
 // can fork sets it before the first heap is made; a Go program forks only to exec.
 var HostForks = func() uint64 { return 0 }

@@ -348,14 +348,11 @@ func (s *Segment) openForWriter() (int, error) {
 	return writer, nil
 }
 
-// reopen makes a new description of the file. What is kept for reuse takes descriptors, and is given back before one is
-// refused. s.mu is held, or s is not shared yet.
+// reopen makes a new description of the file. s.mu is held, or s is not shared yet.
 func (s *Segment) reopen(flags int) (int, error) {
 	fd, err := reopen(s.fd, flags)
-	if limit := (*LimitError)(nil); errors.As(err, &limit) {
-		if freed, _ := s.heap.budget.recycler.trim(nil, 0); freed > 0 {
-			return reopen(s.fd, flags)
-		}
+	if s.heap.gaveWay(err) {
+		return reopen(s.fd, flags)
 	}
 	return fd, err
 }

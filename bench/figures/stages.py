@@ -5,10 +5,14 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from peers import Entry
 
 from . import Question, QuestionSet, Task
+
+if TYPE_CHECKING:
+    from theus import TheusEngine
 
 CALLS = 5000
 
@@ -36,14 +40,14 @@ def tasks(entry: Entry) -> Iterator[tuple[str, Task]]:
             yield STAGES.name, Task(name, lambda: None, fixed=seconds)
 
 
-def measured(engine: object) -> dict[str, float]:
+def measured(engine: TheusEngine) -> dict[str, float]:
     """The median of each step, made as `Dispatcher.run` makes them."""
     from theus_work import nothing_with_ctx
 
     from theus.calls import Limits
     from theus.dispatch import wait_for_task
 
-    dispatcher = engine._dispatcher  # type: ignore[attr-defined]
+    dispatcher = engine._dispatcher
     limits, handle, now = Limits(), dispatcher.session.engine, time.perf_counter
     times: dict[str, list[float]] = {}
     for _ in range(CALLS):

@@ -12,14 +12,7 @@ from typing import Any, NamedTuple
 from . import tasks
 from .bounds import Bounds
 from .contention import CAS_RETRIES
-from .context import (
-    DOMAIN,
-    Domain,
-    Inputs,
-    TaskContext,
-    WorkerInfo,
-    store_row,
-)
+from .context import DOMAIN, Domain, Inputs, TaskContext, WorkerInfo, store_row
 from .contracts import contract_of
 from .declared_inputs import checked_inputs, heavy_keys
 from .errors import ContextError

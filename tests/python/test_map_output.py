@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import os
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -155,21 +154,26 @@ def test_what_is_written_after_the_call_reaches_nobody(engine: TheusEngine) -> N
     assert engine.run(lambda ctx: ctx.heavy["a"].tolist()) == list(range(8))
 
 
-def forks(ctx: Any, x: int) -> None:
-    """Leaves a child that has the array still, and writes it a little later."""
+def forks(ctx: Any, x: int, directory: str) -> None:
+    """Leaves a child that has the array still, and writes it when it has been published."""
     ctx.out[...] = x
     if os.fork() == 0:
-        time.sleep(0.3)
+        until(lambda: os.path.exists(f"{directory}/published"), "the array to be published")
         ctx.out[...] = -1
+        open(f"{directory}/written{x}", "w").close()
         os._exit(0)
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-def test_a_child_of_a_worker_that_writes_on_changes_nothing(engine: TheusEngine) -> None:
-    made = engine.map(forks, [1, 2], out="a")
-    deadline = time.monotonic() + 1
-    while time.monotonic() < deadline:
-        assert made.tolist() == [1.0, 2.0]
+def test_a_child_of_a_worker_that_writes_on_changes_nothing(
+    engine: TheusEngine, tmp_path: Path
+) -> None:
+    made = engine.map(forks, [1, 2], [str(tmp_path)] * 2, out="a")
+    (tmp_path / "published").touch()
+    for x in (1, 2):
+        until((tmp_path / f"written{x}").exists, "the children to have written")
+    assert made.tolist() == [1.0, 2.0]
+    assert engine.heavy["a"].tolist() == [1.0, 2.0]
 
 
 def test_in_this_process(engine: TheusEngine) -> None:

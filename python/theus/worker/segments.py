@@ -22,7 +22,7 @@ class Segments:
         self._maps: collections.Counter[int] = collections.Counter()
         self._retired: set[int] = set()
         # Maps for writing, and descriptors for reading, of the task that runs.
-        self._written: dict[int, tuple[Mapping, int]] = {}
+        self._written: list[tuple[Mapping, int]] = []
         # Filled by finalizers, which may run in the middle of anything: a deque's append needs no
         # lock, and `settle` does the rest at a moment of its own choosing.
         self._unmapped: collections.deque[int] = collections.deque()
@@ -99,7 +99,7 @@ class Segments:
             except BaseException:
                 os.close(reader)
                 raise
-            self._written[segment] = made, reader
+            self._written.append((made, reader))
             return made
         finally:
             os.close(fd)
@@ -107,7 +107,7 @@ class Segments:
     def end_writing(self) -> None:
         """A task is over: what it still writes to its rows reaches nobody."""
         while self._written:
-            _, (mapping, reader) = self._written.popitem()
+            mapping, reader = self._written.pop()
             try:
                 # If the kernel refuses, the host finds that somebody may write, and copies.
                 with contextlib.suppress(OSError):
