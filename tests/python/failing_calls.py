@@ -124,5 +124,5 @@ if VARIABLE in os.environ:  # else this is the host, which imports it for Plan
     os.fork = _fails("fork", os.fork, workers=False)
     os.pidfd_open = _fails("pidfd_open", os.pidfd_open, workers=False)
     patched: Any = socket.socket
-    patched.sendmsg = _fails("sendmsg", _socket.socket.sendmsg, workers=True)
+    patched.send = _fails("send", _socket.socket.send, workers=True)
     patched.recvmsg = _receive

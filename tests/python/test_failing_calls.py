@@ -118,9 +118,9 @@ def steps(one: TheusEngine) -> list[Callable[[], bool]]:
 @pytest.mark.parametrize(
     ("call", "number", "unnoticed"),
     [
-        ("sendmsg", errno.ENOBUFS, True),
-        ("sendmsg", errno.ETOOMANYREFS, True),
-        ("sendmsg", errno.EPERM, False),
+        ("send", errno.ENOBUFS, True),
+        ("send", errno.ETOOMANYREFS, True),
+        ("send", errno.EPERM, False),
         ("recvmsg", errno.EPERM, False),
         ("descriptors", errno.EMFILE, False),
         ("mmap", errno.ENOMEM, False),

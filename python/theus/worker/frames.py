@@ -80,7 +80,7 @@ class Frame:
         id: worker, task, request, function or segment, by type.
         payload: its fields; memory of its own, so arrays may lie over it.
         fds: its descriptors, the receiver's to close; None where one was lost on the way, because
-            the receiver had no room in its table.
+            the receiver had no room in its table. Frames that carry any are `LadenFrame`s.
     """
 
     __slots__ = ("fds", "id", "kind", "payload")
@@ -102,13 +102,19 @@ class Frame:
             if fd is not None:
                 os.close(fd)
 
-    __del__ = close  # whoever was to take them was interrupted
-
     def __enter__(self) -> Frame:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+class LadenFrame(Frame):
+    """A frame that carries descriptors, and closes them if whoever was to take them was
+    interrupted. Most frames carry none, and should not cost a finalizer."""
+
+    __slots__ = ()
+    __del__ = Frame.close
 
 
 class Channel:
@@ -151,7 +157,10 @@ class Channel:
         while data:
             try:
                 # Not sendall: after a failure nobody would know how much was sent.
-                sent = self._socket.sendmsg([data], rights, _SEND)
+                if rights:
+                    sent = self._socket.sendmsg([data], rights, _SEND)
+                else:
+                    sent = self._socket.send(data, _SEND)
             except ConnectionError as error:
                 raise ChannelClosed from error
             except OSError as error:
@@ -161,9 +170,13 @@ class Channel:
                 continue
             data, rights = data[sent:], []
 
+    def readable(self) -> bool:
+        """Whether something has come; costs less than to read and find nothing."""
+        return bool(self._poller.poll(0))
+
     def wait(self) -> None:
         """Sleep until `receive` has something to do: for a moment awake, where that pays."""
-        if self._length() is not None:
+        if self._head() is not None:
             return
         began = time.perf_counter_ns()
         if self._busy and self.may_poll:
@@ -187,28 +200,29 @@ class Channel:
 
     def buffered(self) -> Frame | None:
         """The next frame of those that were read already; costs no system call."""
-        incoming = self._incoming
-        end = self._length()
-        if end is None:
+        head = self._head()
+        if head is None:
             return None
-        _, kind, nfds, ident = _HEADER.unpack_from(incoming)
+        length, kind, nfds, ident = head
+        incoming, end = self._incoming, _HEADER.size + length
         payload = incoming[_HEADER.size : end]
         fds = self._take(nfds, kind) if nfds else []
         del incoming[:end]
         self._offset += end
         while self._arrivals and self._arrivals[0].end <= self._offset:
             self._arrivals.popleft().close()
-        return Frame(kind, ident, payload, fds)
+        return LadenFrame(kind, ident, payload, fds) if fds else Frame(kind, ident, payload, fds)
 
-    def _length(self) -> int | None:
-        """How long the frame at the head of what was read is; None: not all of it is there."""
-        if len(self._incoming) < _HEADER.size:
+    def _head(self) -> tuple[int, int, int, int] | None:
+        """(length, type, descriptors, id) of the frame that comes next; None: not all is there."""
+        available = len(self._incoming) - _HEADER.size
+        if available < 0:
             return None
-        length, kind, _, _ = _HEADER.unpack_from(self._incoming)
+        head: tuple[int, int, int, int] = _HEADER.unpack_from(self._incoming)
+        length, kind, _, _ = head
         if length > _LARGEST:
             raise ProtocolError(f"a frame of type {kind} announces {length} bytes")
-        end = _HEADER.size + int(length)
-        return end if len(self._incoming) >= end else None
+        return head if length <= available else None
 
     def _take(self, count: int, kind: int) -> list[int | None]:
         """The descriptors of the frame that stands at the head of what was read."""

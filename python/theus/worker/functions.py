@@ -61,6 +61,8 @@ class Callee:
 
     def inputs(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """What ctx.input shows: all keyword arguments, and positional ones by their names."""
+        if not args:
+            return dict(kwargs)
         return {**dict(zip(self._positional, args, strict=False)), **kwargs}
 
     def call(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], ctx: Any) -> Any:
@@ -111,8 +113,9 @@ class FunctionCache:
         Raises:
             Exception: it cannot be imported or unpickled here; the text says why.
         """
-        for forgotten in self._link.forgotten_functions():
-            self._known.pop(forgotten, None)
+        if self._link.forgotten:
+            for forgotten in self._link.forgotten_functions():
+                self._known.pop(forgotten, None)
         if not function:
             return self._by_target(target)
         known = self._known.get(function)

@@ -66,6 +66,7 @@ class Link:
 
     Attributes:
         segments: what is mapped.
+        forgotten: functions that the host will not ask for again; see `forgotten_functions`.
     """
 
     def __init__(
@@ -78,7 +79,7 @@ class Link:
         self._numbers = itertools.count(1)
         self._tasks: collections.deque[QueuedTask] = collections.deque()
         self._functions: dict[int, Received] = {}
-        self._forgotten: list[int] = []
+        self.forgotten: list[int] = []
         self._free: collections.deque[int] = collections.deque()  # to be acknowledged
         self._checks: list[bool] = []  # CHECKs to answer; whether to collect garbage first
         self._answers: dict[int, Frame | None] = {}
@@ -108,8 +109,9 @@ class Link:
         while True:
             if self._tasks:  # one that waited here may have been cancelled meanwhile
                 self._drain()
-            self._wait(lambda: bool(self._tasks or self._checks) or self._exiting)
-            self._handle_what_was_read()  # together with the task, its cancellation perhaps
+            if not self._has_work():
+                self._wait(self._has_work)
+                self._handle_what_was_read()  # together with the task, its cancellation perhaps
             if self._exiting:
                 return None
             if self._checks:
@@ -118,6 +120,9 @@ class Link:
             with self._state:
                 if self._tasks:
                     return self._tasks.popleft()
+
+    def _has_work(self) -> bool:
+        return bool(self._tasks or self._checks or self._exiting)
 
     def _answer_checks(self) -> None:
         """Show that this worker lives, and has let go of what nothing but garbage held."""
@@ -139,7 +144,7 @@ class Link:
     def forgotten_functions(self) -> list[int]:
         """Functions that the host will not ask for again, since the last call."""
         with self._state:
-            forgotten, self._forgotten = self._forgotten, []
+            forgotten, self.forgotten = self.forgotten, []
         return forgotten
 
     # ---- for tasks
@@ -360,7 +365,9 @@ class Link:
         """Handle what has come already: a task may be cancelled, or a segment retired."""
         with self._state:
             while not self._reader:
-                frame = self._receive()
+                frame = self._channel.buffered()
+                if frame is None and self._channel.readable():
+                    frame = self._receive()
                 if frame is None:
                     break
                 self._handle(frame)
@@ -439,7 +446,7 @@ class Link:
             self._functions[frame.id] = Received(value, frame, self.segments)
         elif kind == frames.FORGET:
             self._functions.pop(frame.id, None)
-            self._forgotten.append(frame.id)
+            self.forgotten.append(frame.id)
         elif kind == frames.RETIRE:
             self.segments.retire(frame.id)
         elif kind == frames.CHECK:

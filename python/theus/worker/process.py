@@ -76,7 +76,13 @@ def prefer_as_victim() -> None:
 
 def flush_output() -> None:
     """Bring out what was printed. Output that nobody takes is no reason to fail."""
-    for name in ("stdout", "stderr"):
-        # A task may have put anything into their place, or nothing.
-        with contextlib.suppress(BaseException):
-            getattr(sys, name).flush()
+    # A task may have put anything into their place, or nothing. Not with contextlib.suppress: this
+    # is done after every task, and that costs 2 µs.
+    try:  # noqa: SIM105
+        sys.stdout.flush()
+    except BaseException:
+        pass
+    try:  # noqa: SIM105
+        sys.stderr.flush()
+    except BaseException:
+        pass

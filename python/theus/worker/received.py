@@ -89,7 +89,9 @@ class QueuedTask:
         self.again = bool(flags & wire.TASK_AGAIN)
         self.target = fields.text()
         self.input = Received(fields.value(), frame, segments)
-        self.arrays = [take_array(fields, frame, segments) for _ in range(count)]
+        self.arrays: list[WireArray] = []
+        for _ in range(count):
+            self.arrays.append(take_array(fields, frame, segments))
 
 
 def take_array(fields: Reader, frame: Frame, segments: Segments) -> WireArray:

@@ -42,6 +42,10 @@ def encode_result(outcome: Any, name: str, codec: int, heavy: TaskHeavy) -> byte
         encoded = _encode_batch(outcome, name, heavy)
     else:
         encoded = _ENCODERS[codec](outcome, name, heavy)
+    if not encoded.arrays and len(encoded.spans) == 1 and type(encoded.spans[0]) is bytes:
+        span = encoded.spans[0]
+        if len(span) + _OTHER_FIELDS <= frames.INLINE_LIMIT:  # as most are
+            return wire.inline_span(codec, span) + wire.u16(0)
     descriptors = heavy.hand_over(encoded.arrays)
     arrays = wire.u16(len(descriptors)) + b"".join(descriptors)
     if len(arrays) + _OTHER_FIELDS > frames.INLINE_LIMIT:

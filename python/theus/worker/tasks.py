@@ -63,9 +63,9 @@ class Runner:
         self._page.set(status.IDLE, 0)
 
     def _result(self, task: QueuedTask, heavy: TaskHeavy, clock: _Clock) -> bytes:
-        with resolving(heavy):  # a function may capture shared arrays
+        with resolving(heavy):  # a function may capture shared arrays, as arguments may be some
             callee = self._functions.find(task.id, task.function, task.target)
-        call = self._decode_input(task, heavy)
+            call = self._decode_input(task, heavy)
         self._page.set(status.RUNNING, task.id)
         outcome = self._call(task, callee, call, heavy, clock)
         self._page.set(status.ENCODING, task.id)
@@ -84,10 +84,9 @@ class Runner:
             if not isinstance(arguments, dict):
                 raise TypeError("a JSON input is an object of keyword arguments")
             return _Call((), arguments)
-        kind, *rest = decode(spans, heavy)
+        kind, first, items = decode(spans)
         if kind == "call":
-            return _Call(*rest)
-        first, items = rest
+            return _Call(first, items)
         if kind == "each":  # they are loaded one by one: one that cannot be costs no other
             load = decode_each(spans, heavy)
             load()  # the head once more

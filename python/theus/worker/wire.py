@@ -28,6 +28,7 @@ _U16 = struct.Struct("<H")
 _U32 = struct.Struct("<I")
 _U64 = struct.Struct("<Q")
 _TASK_HEAD = struct.Struct("<QQQBBH")
+_INLINE_SPAN = struct.Struct("<BBHI")  # a value of one span, and that one's length
 _VALUE = struct.Struct("<BBH")
 _SPAN = struct.Struct("<QQ")
 _ARRAY = struct.Struct("<QQQQQIBBBB")
@@ -72,7 +73,8 @@ class Reader:
         return int(self.unpack(_U64)[0])
 
     def text(self) -> str:
-        return str(self.take(self.u32()), "utf-8", "replace")
+        length = self.u32()
+        return str(self.take(length), "utf-8", "replace") if length else ""
 
     def task_head(self) -> tuple[Any, ...]:
         """(function, version, rng_key, out_codec, flags, number of descriptors) of a TASK."""
@@ -81,6 +83,8 @@ class Reader:
     def value(self) -> WireValue:
         codec, where, count = self.unpack(_VALUE)
         if where == INLINE:
+            if count == 1:
+                return WireValue(codec, [self.take(self.u32())], 0, 0, [])
             lengths = [self.u32() for _ in range(count)]
             return WireValue(codec, [self.take(length) for length in lengths], 0, 0, [])
         if where != IN_SEGMENT:
@@ -159,6 +163,11 @@ def text(string: str) -> bytes:
     # A lone surrogate (from a file name, say) must not make an error unreportable.
     encoded = string.encode("utf-8", "backslashreplace")
     return _U32.pack(len(encoded)) + encoded
+
+
+def inline_span(codec: int, span: bytes) -> bytes:
+    """What `inline_value` gives for a single span."""
+    return _INLINE_SPAN.pack(codec, INLINE, 1, len(span)) + span
 
 
 def inline_value(codec: int, spans: list[memoryview]) -> bytes:
