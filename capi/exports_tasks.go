@@ -235,6 +235,48 @@ func theusgo_result(h C.uint64_t, out *C.theus_value, err *C.theus_error) C.int3
 	})
 }
 
+//export theusgo_take
+func theusgo_take(h C.uint64_t, out *C.theus_small, err *C.theus_error) C.int32_t {
+	return call("theus_take", err, h, func() error {
+		o, bad := lookup[*taskObject](uint64(h))
+		if bad != nil {
+			return bad
+		}
+		if out == nil {
+			return missing("out")
+		}
+		if uintptr(out.struct_size) < unsafe.Sizeof(*out) {
+			return badStruct("theus_small")
+		}
+		bad = o.read(func(task *pool.Task) error {
+			giveSmall(out, task.Outcome())
+			return nil
+		})
+		if bad != nil || out.taken == 0 {
+			return bad
+		}
+		return release(uint64(h))
+	})
+}
+
+// giveSmall fills in the result if it is one that theus_take gives.
+func giveSmall(out *C.theus_small, o *pool.Outcome) {
+	out.taken = 0
+	inline := o.Value.Inline
+	if o.Status != pool.OK || len(o.Arrays) > 0 || o.Value.Segment != nil || len(inline) > 1 {
+		return
+	}
+	out.len = 0
+	if len(inline) == 1 {
+		if len(inline[0]) > len(out.data) {
+			return
+		}
+		copy(unsafe.Slice((*byte)(unsafe.Pointer(&out.data)), len(out.data)), inline[0])
+		out.len = C.uint64_t(len(inline[0]))
+	}
+	out.codec, out.taken = C.int32_t(o.Value.Codec), 1
+}
+
 func giveValue(out *C.theus_value, o *pool.Outcome) error {
 	out.codec, out.nbufs = C.int32_t(o.Value.Codec), C.uint64_t(len(o.Arrays))
 	if o.Value.Codec == pool.CodecNone {

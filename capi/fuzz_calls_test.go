@@ -103,6 +103,7 @@ var exports = map[string]func(c *caller) _Ctype_int32_t{
 	"look":     func(c *caller) _Ctype_int32_t { return theusgo_look(c.handle(), c.err()) },
 	"announce": func(c *caller) _Ctype_int32_t { return theusgo_announce(c.handle(), c.handle(), c.uint64(), c.err()) },
 	"result":   func(c *caller) _Ctype_int32_t { return theusgo_result(c.handle(), c.value(), c.err()) },
+	"take":     func(c *caller) _Ctype_int32_t { return theusgo_take(c.handle(), c.small(), c.err()) },
 	"result_buf": func(c *caller) _Ctype_int32_t {
 		return theusgo_result_buf(c.handle(), c.uint64(), c.out(), c.err())
 	},
@@ -384,6 +385,12 @@ func (c *caller) value() *_Ctype_struct_theus_value {
 	v.struct_size = min(c.size(unsafe.Sizeof(*v)), _Ctype_uint32_t(unsafe.Sizeof(*v)))
 	c.values = append(c.values, v)
 	return orNil(c, v)
+}
+
+func (c *caller) small() *_Ctype_struct_theus_small {
+	s := new(_Ctype_struct_theus_small)
+	s.struct_size = min(c.size(unsafe.Sizeof(*s)), _Ctype_uint32_t(unsafe.Sizeof(*s)))
+	return orNil(c, s)
 }
 
 // count is a length that belongs to memory of n entries: it may be too large only where that is refused unseen.

@@ -340,6 +340,12 @@ int32_t theus_result(theus_task task, theus_value *out, theus_error *err) {
   return theusgo_result(task, out, err);
 }
 
+int32_t theus_take(theus_task task, theus_small *out, theus_error *err) {
+  if (out != NULL && out->struct_size >= sizeof *out) out->taken = 0;
+  if (forked()) return refuse_fork(err);
+  return theusgo_take(task, out, err);
+}
+
 int32_t theus_result_buf(theus_task task, uint64_t i, theus_buf *out, theus_error *err) {
   if (out != NULL) *out = 0;
   if (forked()) return refuse_fork(err);

@@ -203,6 +203,17 @@ typedef struct theus_value {
   uint64_t nbufs;          /* arrays that came with it: theus_result_buf */
 } theus_value;
 
+/* a small result, in place: see theus_take */
+#define THEUS_SMALL 1000
+
+typedef struct theus_small {
+  uint32_t struct_size;
+  int32_t taken; /* 1: the rest is set, and the task's handle is released */
+  int32_t codec, reserved;
+  uint64_t len;
+  unsigned char data[THEUS_SMALL];
+} theus_small;
+
 /* bits of theus_call.flags */
 #define THEUS_CALL_NO_LEARN 1u /* do not send along the heavy keys this function used before */
 
@@ -429,6 +440,12 @@ int32_t theus_announce(theus_task task, theus_queue queue, uint64_t tag, theus_e
  * ended the worker for want of memory, peak_rss its largest size in bytes (0: unknown). After THEUS_TASK_FAILED `out` holds the pickled
  * exception, if it could be pickled (else codec NONE). Does not block: THEUS_EPENDING. */
 int32_t theus_result(theus_task task, theus_value *out, theus_error *err);
+
+/* theus_result, and the releases of its blob and of the task, in one call, for what most tasks give: if the task ended
+ * well, with a value of one span and at most THEUS_SMALL bytes (or with none) and no arrays, that is put into `out`, out->taken is
+ * 1, and the handle is released. Otherwise out->taken is 0 and nothing has changed: theus_result says
+ * how the task ended. Does not block: THEUS_EPENDING. */
+int32_t theus_take(theus_task task, theus_small *out, theus_error *err);
 
 /* Array number i among those that came with the result (allocated in the worker).
  * THEUS_ENOTFOUND. */

@@ -101,12 +101,11 @@ class Core:
                 f"cannot load {path}: {failure}. Install theus again for this platform "
                 "(pip install --force-reinstall theus-go)."
             ) from failure
-        self.raw: dict[str, Any] = {}
-        for name, (result, arguments) in abi.PROTOTYPES.items():
-            function = getattr(prompt if name in abi.NEVER_WAIT else waiting, name)
-            function.restype = result
-            function.argtypes = arguments
-            self.raw[name] = function
+        self.raw: dict[str, Any] = {
+            name: _function(prompt if name in abi.PROMPT else waiting, name)
+            for name in abi.PROTOTYPES
+        }
+        self._execute_promptly = _function(prompt, "theus_execute")
         self._local = threading.local()
         # The version is a call into Go, which returns when its runtime has started.
         self.version = (self.raw["theus_version"]() or b"").decode()
@@ -340,9 +339,19 @@ class Core:
         encoded = name.encode("utf-8", "backslashreplace")
         return self._handle("theus_define", engine, encoded, array, len(spans))
 
-    def execute(self, engine: int, call: abi.Call, task: c.c_uint64) -> None:
-        """theus_execute: the handle is put into `task`."""
-        self.call("theus_execute", engine, c.byref(call), c.byref(task))
+    def execute(self, engine: int, call: abi.Call, task: c.c_uint64, *, promptly: bool) -> None:
+        """theus_execute: the handle is put into `task`.
+
+        Args:
+            promptly: the input is small, so that nothing but a message is made of it: keep the GIL.
+        """
+        if not promptly:
+            self.call("theus_execute", engine, c.byref(call), c.byref(task))
+            return
+        error = c.byref(self._error())
+        status = self._execute_promptly(engine, c.byref(call), c.byref(task), error)
+        if status:
+            self.fail(status)
 
     def wait(self, task: int, timeout_ms: int) -> bool:
         """theus_wait: whether the task has ended."""
@@ -365,6 +374,12 @@ class Core:
         """theus_result: status (OK or TASK_*) and value; the error text waits for `fail`."""
         value = abi.fresh(abi.Value)
         return self.status("theus_result", task, c.byref(value)), value
+
+    def take(self, task: int) -> abi.Small | None:
+        """theus_take: the result, and `task` is released; None when `result` says more."""
+        small = abi.fresh(abi.Small)
+        self.call("theus_take", task, c.byref(small))
+        return small if small.taken else None
 
     def result_buf(self, task: int, index: int) -> int:
         """theus_result_buf."""
@@ -401,6 +416,12 @@ class Core:
         taken = c.c_uint64()
         self.call("theus_poll", queue, events, len(events), c.byref(taken))
         return taken.value
+
+
+def _function(library: c.CDLL, name: str) -> Any:
+    function = getattr(library, name)
+    function.restype, function.argtypes = abi.PROTOTYPES[name]
+    return function
 
 
 def span_array(spans: Sequence[Buffer]) -> tuple[Any, list[Any]]:

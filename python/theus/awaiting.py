@@ -21,7 +21,7 @@ async def await_task(call: Call) -> Any:
     """Send a call to the pool and await its result; cancelling it ends the task."""
     prepared = call.prepare()
     queue = call.session.loops.of_running_loop()
-    ended = False
+    ended = taken = False
     try:
         task = prepared.submit(call.session.engine)
         # A small task is done before this loop would have fallen asleep and been woken again.
@@ -29,12 +29,15 @@ async def await_task(call: Call) -> Any:
         if not ended:
             await queue.end_of(task)
             ended = True
-        return call.take(task)
+        result = call.take(task)
+        taken = True
+        return result
     except EngineClosed:
         end_thread_at_exit()
         raise
     finally:
-        prepared.let_go(ended=ended)
+        if not taken:
+            prepared.let_go(ended=ended)
 
 
 async def await_future(future: Future[Any], call: Call) -> Any:

@@ -91,17 +91,20 @@ class Dispatcher:
 
     def _wait_for_task(self, call: Call) -> Any:
         prepared = call.prepare()
-        ended = False
+        ended = taken = False
         try:
             task = prepared.submit(self.session.engine)
             wait_for_task(task)
             ended = True
-            return call.take(task)
+            result = call.take(task)
+            taken = True
+            return result
         except EngineClosed:
             end_thread_at_exit()
             raise
         finally:
-            prepared.let_go(ended=ended)
+            if not taken:
+                prepared.let_go(ended=ended)
 
     # -- as a future ---------------------------------------------------------------------------
 

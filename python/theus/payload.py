@@ -23,10 +23,12 @@ __all__ = [
     "Encoded",
     "Failure",
     "Span",
+    "are_plain",
     "decode",
     "decode_each",
     "encode",
     "encode_each",
+    "encode_plain",
     "load_surely",
 ]
 
@@ -39,7 +41,8 @@ _WORTH_A_SPAN = 1 << 12
 # The wire takes 4,096 spans in a value; the rest of a very long list goes into the stream.
 _MOST_SPANS = 4000
 
-# Nothing in these can refer to shared memory or to a class of the program.
+# Nothing in these can refer to shared memory or to a class of the program: what is made of them
+# needs none of what `encode` does besides pickling.
 _PLAIN = frozenset({type(None), bool, int, float, complex, str})
 
 # Nothing of the program is called when one of these is loaded.
@@ -92,8 +95,18 @@ def encode(value: Any, *, refers: Callable[[Origin], bool] | None = None) -> Enc
         Exception: whatever the pickler raised; it is not wrapped, so that the caller can explain.
     """
     if type(value) in _PLAIN:
-        return Encoded([pickle.dumps(value, _PROTOCOL)], [])
+        return encode_plain(value)
     return _encode_all((value,), refers)
+
+
+def are_plain(values: Iterable[Any]) -> bool:
+    """Whether all are numbers, texts or None: what holds nothing else goes to `encode_plain`."""
+    return _PLAIN.issuperset(map(type, values))
+
+
+def encode_plain(value: Any) -> Encoded:
+    """What `encode` gives for a value that holds nothing but numbers, texts and None."""
+    return Encoded([pickle.dumps(value, _PROTOCOL)], [])
 
 
 def encode_each(

@@ -32,6 +32,8 @@ from .stateless import StrictPickler
 __all__ = ["PreparedCall", "batch_outcome", "encode_batch", "encode_call", "outcome"]
 
 LARGE = 1 << 20
+# Inputs up to this size are copied into a message, and that is all there is to do.
+PROMPT = 16 << 10
 # Results up to this size are copied out and the library's memory is given back at once.
 COPIED_OUT = 64 << 10
 
@@ -41,7 +43,7 @@ _CAUSE: Any = BaseException.__dict__["__cause__"]
 class PreparedCall:
     """A theus_call, and all that must live until the library has taken it."""
 
-    __slots__ = ("_arrays", "_at", "_kept", "_task", "struct")
+    __slots__ = ("_arrays", "_at", "_kept", "_promptly", "_task", "struct")
 
     _arrays: Sequence[ArrayHandle]
     _at: SnapshotHeavy | None
@@ -84,6 +86,7 @@ class PreparedCall:
         if keys:
             names = (c.c_char_p * len(keys))(*keys)
             call.keys, call.nkeys = c.addressof(names), len(keys)
+        self._promptly = len(encoded.spans) == 1 and len(encoded.spans[0]) <= PROMPT
         self._kept = (function, encoded, spans, span_keep, bufs, names)
 
     def submit(self, engine: int, *, queue: int = 0, tag: int = 0) -> int:
@@ -98,7 +101,7 @@ class PreparedCall:
         self.struct.tag = tag
 
         def execute() -> int:
-            core().execute(engine, self.struct, self._task)
+            core().execute(engine, self.struct, self._task, promptly=self._promptly)
             return self._task.value
 
         task = with_room(engine, 0, execute)  # large inputs are copied into the heap
@@ -128,6 +131,8 @@ def encode_call(args: Sequence[Any], kwargs: Mapping[str, Any]) -> payload.Encod
         StatelessnessError: something in it cannot leave this process.
     """
     value = ("call", tuple(args), dict(kwargs))
+    if payload.are_plain(itertools.chain(args, kwargs.values())):
+        return payload.encode_plain(value)
     return _encode([value], lambda failure: _explain_call(args, kwargs, failure))
 
 
@@ -174,9 +179,19 @@ def _explain_call(
 
 
 def outcome(engine: int, task: int) -> Any:
-    """What a task that has ended returned; raises what it raised, or how else it ended."""
-    value = _value_of(engine, task)
-    return _loaded(lambda: _decode(engine, task, value))
+    """What a task that has ended returned; raises what it raised, or how else it ended.
+
+    The task's handle is released.
+    """
+    small = core().take(task)
+    if small is not None:
+        # A pickle says itself where it ends, so what is behind it in the struct does not matter.
+        return None if small.codec == abi.CODEC_NONE else _loaded(lambda: pickle.loads(small.data))
+    try:
+        value = _value_of(engine, task)
+        return _loaded(lambda: _decode(engine, task, value))
+    finally:
+        core().release(task)
 
 
 def batch_outcome(engine: int, task: int) -> tuple[list[Any], BaseException | None]:

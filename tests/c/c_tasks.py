@@ -14,6 +14,11 @@ def total(ctx, key):  # type: ignore[no-untyped-def]
     return float(ctx.heavy[key].sum())
 
 
+def sum_of(a: int, b: int) -> int:
+    """A small result."""
+    return a + b
+
+
 def fail(text: str) -> None:
     """Raises."""
     raise ValueError(text)

@@ -32,6 +32,27 @@ static void expect_json(theus_task task, const char *json) {
   OK(theus_release(task));
 }
 
+static void small_results_take_one_call(theus_engine engine) {
+  theus_small small = {.struct_size = sizeof small};
+  theus_task task = start(engine, "c_tasks:sum_of", "{\"a\": 20, \"b\": 22}");
+  OK(theus_wait(task, 60000, &err));
+  OK(theus_take(task, &small, &err));
+  CHECK(small.taken == 1 && small.codec == THEUS_CODEC_JSON);
+  CHECK(small.len == 2 && memcmp(small.data, "42", 2) == 0);
+  FAILS(THEUS_EBADF, theus_take(task, &small, &err)); /* it has released the handle */
+  CHECK(small.taken == 0);
+
+  task = start(engine, "c_tasks:fail", "{\"text\": \"on purpose\"}"); /* what is not that simple is left to theus_result */
+  OK(theus_wait(task, 60000, &err));
+  OK(theus_take(task, &small, &err));
+  CHECK(small.taken == 0);
+  theus_value value = {.struct_size = sizeof value};
+  FAILS(THEUS_TASK_FAILED, theus_result(task, &value, &err));
+  OK(theus_release(err.detail));
+  if (value.blob != 0) OK(theus_release(value.blob));
+  OK(theus_release(task));
+}
+
 static void arrays_are_shared(theus_engine engine) {
   const int64_t shape[] = {500, 400};
   theus_buf buf;
@@ -204,6 +225,7 @@ int main(void) {
   CHECK(theus_abi_version() == THEUS_ABI_VERSION);
   OK(theus_open(&options, &engine, &err));
   FAILS(THEUS_EINVAL, theus_release(engine));
+  small_results_take_one_call(engine);
   arrays_are_shared(engine);
   failures_are_described(engine);
   state_is_versioned(engine);

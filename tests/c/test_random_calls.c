@@ -121,6 +121,11 @@ static int32_t result(generator *g, theus_error *err) {
   return status;
 }
 
+static int32_t take(generator *g, theus_error *err) {
+  theus_small small = {.struct_size = size_of(g, sizeof small)};
+  return theus_take(some_handle(g), rarely(g) ? NULL : &small, err);
+}
+
 static int32_t view(generator *g, theus_error *err) {
   theus_view view = {.struct_size = size_of(g, sizeof view)};
   return theus_view_get(some_handle(g), rarely(g) ? NULL : &view, err);
@@ -229,13 +234,14 @@ static int32_t call(generator *g, uint64_t which, theus_error *err) {
       status = theus_window_append(some_handle(g), rarely(g) ? NULL : rows, n, out, err);
       break;
     }
+    case 31: return take(g, err);
     default: status = theus_reap(engine(g), out, err); break;
   }
   keep(g, made);
   return status;
 }
 
-#define FUNCTIONS 32
+#define FUNCTIONS 33
 
 static void *run(void *argument) {
   generator *g = argument;
