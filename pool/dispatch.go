@@ -99,7 +99,7 @@ func (c *Call) release() {
 	}
 }
 
-// dispatch gives queued tasks to workers: to idle ones, then, if the work is short, one ahead to busy ones.
+// dispatch gives queued tasks to workers: to idle ones, then, if the work is short, one or two ahead to busy ones.
 func (p *Pool) dispatch() {
 	for len(p.queue) > 0 {
 		w := p.idleWorker()
@@ -125,16 +125,21 @@ func (p *Pool) idleWorker() *worker {
 	return nil
 }
 
-func (p *Pool) workerToPrefetch(t *Task) *worker {
-	if !t.call.Function.short() || t.call.Timeout > 0 {
+// workerToPrefetch is the busy worker that a task is sent to ahead of time, the one with the least to do; nil: none.
+func (p *Pool) workerToPrefetch(t *Task) (best *worker) {
+	if t.call.Timeout > 0 {
 		return nil
 	}
+	most := t.call.Function.ahead()
 	for _, w := range p.workers {
-		if w != nil && w.ready && !w.condemned && len(w.assigned) == 1 && w.assigned[0].call.Function.short() {
-			return w
+		if w == nil || !w.ready || w.condemned || len(w.assigned) == 0 || len(w.assigned) > most || !w.assigned[0].call.Function.short() {
+			continue
+		}
+		if best == nil || len(w.assigned) < len(best.assigned) {
+			best = w
 		}
 	}
-	return nil
+	return best
 }
 
 // give sends a task to a worker, preceded by its function if that is new to the worker.
