@@ -291,8 +291,9 @@ func (w *worker) onAlloc(request uint64, d *decoder) error {
 		}
 		var seg *shm.Segment
 		var writer int
+		var used bool
 		err := p.withRetired(p.inTurn(func() (err error) {
-			seg, writer, err = p.options.Heap.Grant(int64(size), label)
+			seg, writer, used, err = p.options.Heap.Grant(int64(size), label)
 			return err
 		}))
 		p.mu.Lock()
@@ -318,6 +319,7 @@ func (w *worker) onAlloc(request uint64, d *decoder) error {
 		e.u8(fetchedHere)
 		e.u64(seg.ID())
 		e.u64(uint64(seg.Size()))
+		e.u8(flag(used, 1))
 		w.send(frameGranted, request, e.buf, writer)
 	})
 	return nil

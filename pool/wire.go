@@ -7,7 +7,7 @@ import (
 )
 
 // Protocol is the version of docs/internals.md that both sides speak.
-const Protocol = 3
+const Protocol = 4
 
 // frameType numbers the frames; the table in docs/internals.md says what each carries.
 type frameType uint16

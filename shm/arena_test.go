@@ -242,7 +242,7 @@ func TestPackCopiesWhatItsWriterMayStillChange(t *testing.T) {
 
 func TestPackOfADroppedSegmentIsRefused(t *testing.T) {
 	h := heapFor(t)
-	s, writer, err := h.Grant(100, "x")
+	s, writer, _, err := h.Grant(100, "x")
 	require.NoError(t, err)
 	closeFD(writer)
 	s.Unref()

@@ -53,9 +53,9 @@
 //
 // # Recycling
 //
-// The memory of an arena that has gone, or of a segment that the host wrote and froze, is
-// used for another, if the kernel proves that nobody sees it any more. See recycle.go for
-// what that takes. All other memory is never used again.
+// The memory of an arena that has gone, of a segment that the host wrote and froze, or of one that was
+// granted to a writer and given to nobody else, is used for another of its kind, if the kernel proves that nobody
+// sees it any more. See recycle.go for what that takes. All other memory is never used again.
 //
 // # Budget
 //

@@ -196,7 +196,7 @@ func (l *heapLife) written(h *Heap) {
 
 // granted: someone else writes, and the host takes over or copies.
 func (l *heapLife) granted(h *Heap) {
-	s, writer, err := h.Grant(lifeSize, "granted")
+	s, writer, _, err := h.Grant(lifeSize, "granted")
 	if l.bad(err) {
 		return
 	}

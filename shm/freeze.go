@@ -34,11 +34,13 @@ func (s *Segment) AbandonFreeze() {
 	s.aside.close()
 }
 
-// prepareFreeze makes R, and moves the writable map's page tables aside: they are filled already, and the map that
+// prepareFreeze sees to it that an adopted segment is sealed. Of another one it makes R, and moves the writable map's page tables aside: they are filled already, and the map that
 // is left at the old address shows the same pages. s.mu is held.
 func (s *Segment) prepareFreeze() error {
 	switch s.state {
-	case frozen, live, packed:
+	case frozen:
+		return s.share()
+	case live, packed:
 		return nil
 	case granted:
 		return s.fail("freeze", ErrNotAdopted)

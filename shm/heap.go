@@ -100,7 +100,7 @@ func (h *Heap) CreateUnzeroed(size int64, label string) (*Segment, error) {
 
 // createAgain makes a segment in memory that was kept, or nil.
 func (h *Heap) createAgain(size int64, label string) *Segment {
-	kept := h.budget.recycler.takeSegment(h, roundUp(size))
+	kept := h.budget.recycler.takeSegment(h, forHost, size)
 	if kept == nil {
 		return nil
 	}
@@ -144,35 +144,6 @@ func (h *Heap) tryForHost(size int64, label string, as state, seals int) (*Segme
 // those who are given WriterFD. Errors as for Create.
 func (h *Heap) CreateLive(size int64, label string) (*Segment, error) {
 	return h.makeForHost(size, label, live, sealSize)
-}
-
-// Grant makes a zeroed segment for one writer elsewhere. The host does not map
-// it and keeps only an O_RDONLY descriptor. writer is the one that may write: the
-// caller sends it and closes it. Errors as for Create.
-func (h *Heap) Grant(size int64, label string) (s *Segment, writer int, err error) {
-	s, err = h.begin(size, label, granted)
-	if err != nil {
-		return nil, -1, err
-	}
-	writer, err = s.openForWriter()
-	s, err = s.orGiveUp(err)
-	return s, writer, err
-}
-
-// Copy makes a frozen segment with the same bytes as s. This is what is left to
-// do when s could not be adopted: its writer may still write it, and from then on
-// writes something that nobody reads. The caller holds a reference to s.
-func (h *Heap) Copy(s *Segment, label string) (*Segment, error) {
-	from, err := s.Readable()
-	if err != nil {
-		return nil, err
-	}
-	to, err := h.CreateUnzeroed(s.Len(), label)
-	if err != nil {
-		return nil, err
-	}
-	copyBytes(to.address, from, s.Len())
-	return to.orGiveUp(to.Freeze())
 }
 
 // begin reserves the budget and makes a file full of zeroed pages.

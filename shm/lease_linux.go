@@ -26,7 +26,7 @@ func readLease(fd int) error {
 	return nil
 }
 
-// writeLease takes a write lease on an O_RDWR description and gives it back at once. The kernel grants it only
+// writeLease takes a write lease on the host's description and gives it back at once. The kernel grants it only
 // if no other description of the file is open at all, for reading or writing, by whomever. It does not
 // notice who shares this very description: the host's own maps of it, and children that the host forked.
 func writeLease(fd int) error {

@@ -101,7 +101,7 @@ func create(t *testing.T, h *Heap, size int64) *Segment {
 // grant is create for Grant; the caller closes writer.
 func grant(t *testing.T, h *Heap, size int64) (s *Segment, writer int) {
 	t.Helper()
-	s, writer, err := h.Grant(size, t.Name())
+	s, writer, _, err := h.Grant(size, t.Name())
 	require.NoError(t, err)
 	t.Cleanup(s.Unref)
 	return s, writer

@@ -31,7 +31,7 @@ func TestTooManyMappingsIsAnErrorBeforeTheKernelRefuses(t *testing.T) {
 	_, err = NewPage()
 	require.ErrorAs(t, err, &limit)
 
-	s, writer, err := h.Grant(1, "needs none")
+	s, writer, _, err := h.Grant(1, "needs none")
 	require.NoError(t, err)
 	closeFD(writer)
 	_, err = s.Readable()

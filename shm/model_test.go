@@ -51,7 +51,7 @@ func TestLivesOfSegments(t *testing.T) {
 			case live:
 				m.s, err = h.CreateLive(size, "x")
 			default:
-				m.s, m.writer, err = h.Grant(size, "x")
+				m.s, m.writer, _, err = h.Grant(size, "x")
 			}
 			require.NoError(t, err)
 			all = append(all, m)

@@ -7,7 +7,7 @@ import (
 )
 
 // A fresh page costs ten times what a warm one does, most of it in the kernel. So the memory of an arena, or of a segment
-// that the host wrote, that nobody uses any more is kept for the next one, under one law: a page is never used again while
+// that the host wrote or a worker was to write, that nobody uses any more is kept for the next one of its kind, under one law: a page is never used again while
 // any process can still see it. To let go is always safe, since the kernel keeps the pages for whoever maps them; to reuse
 // needs proof. That workers have said RETIRED is none, since a child that user code forked in a worker still maps what its
 // parent let go of.
@@ -29,13 +29,24 @@ const (
 // can fork sets it before the first heap is made; a Go program forks only to exec.
 var HostForks = func() uint64 { return 0 }
 
-// spare is the memory of an arena that has gone: mapped, sealed, and seen by nobody else.
+// kind says what memory can be used for once more.
+type kind int
+
+const (
+	forNothing kind = iota
+	forArenas
+	forHost   // segments that the host writes: it can, and nobody else ever
+	forWriter // segments that are granted: anybody could be given a descriptor for writing, and only the size is sealed
+)
+
+// spare is the memory of an arena or segment that has gone: sealed, seen by nobody else, and mapped, but for a granted one.
 type spare struct {
 	heap     *Heap
 	charge   *charge
-	arena    bool
+	kind     kind
 	fd       int
 	sealable bool
+	size     int64
 	w        mapping
 	forks    uint64 // HostForks when it was mapped
 	since    time.Time
@@ -59,9 +70,23 @@ func (s *Segment) unseen() bool {
 	return writeLease(s.fd) == nil // no other description is open, mapped or on its way in a socket
 }
 
+// usableFor tells for what the memory of a segment can be used again when it goes: the writable map of an arena, or the one that
+// Freeze has moved, so that nobody has its address, or a file that was granted and can still be written. s.mu is held.
+func (s *Segment) usableFor() kind {
+	switch {
+	case s.arena != nil:
+		return forArenas
+	case s.state == frozen && s.w.addr != 0:
+		return forHost
+	case s.state == granted, s.sole:
+		return forWriter
+	}
+	return forNothing
+}
+
 // keep takes over the memory of a segment that is done with. False: it is not to be used again. s.mu is held.
 func (r *recycler) keep(s *Segment) bool {
-	if s.w.addr == 0 || !s.unseen() {
+	if s.reuse == forNothing || !s.unseen() {
 		return false
 	}
 	r.mu.Lock()
@@ -70,7 +95,7 @@ func (r *recycler) keep(s *Segment) bool {
 		return false
 	}
 	r.spares = append(r.spares, &spare{
-		heap: s.heap, charge: s.charge, arena: s.arena != nil, fd: s.fd, sealable: s.sealable,
+		heap: s.heap, charge: s.charge, kind: s.reuse, fd: s.fd, sealable: s.sealable, size: s.size,
 		w: s.w, forks: s.forks, since: time.Now(),
 	})
 	s.fd, s.w = -1, mapping{}
@@ -86,14 +111,14 @@ func (r *recycler) mayKeep(s *Segment) bool {
 	var ofHeap int
 	var bytes uint64 // of segments, of all heaps
 	for _, kept := range r.spares {
-		if kept.heap == s.heap && kept.arena == (s.arena != nil) {
+		if kept.heap == s.heap && (kept.kind == forArenas) == (s.reuse == forArenas) {
 			ofHeap++
 		}
-		if !kept.arena {
+		if kept.kind != forArenas {
 			bytes += kept.charge.bytes
 		}
 	}
-	if s.arena != nil {
+	if s.reuse == forArenas {
 		return ofHeap < mostSpares
 	}
 	return ofHeap < mostSpareSegments && fits(bytes, s.charge.bytes, s.heap.budget.ceilingOf(s.heap)/spareShare)
@@ -102,13 +127,17 @@ func (r *recycler) mayKeep(s *Segment) bool {
 // takeArena gives the newest spare of a heap that can be an arena with room for so many bytes, or nil. Its content is that
 // of its last life.
 func (r *recycler) takeArena(h *Heap, size int64) *spare {
-	return r.take(func(kept *spare) bool { return kept.heap == h && kept.arena && kept.w.size >= size })
+	return r.take(func(kept *spare) bool { return kept.heap == h && kept.kind == forArenas && kept.size >= size })
 }
 
 // takeSegment is takeArena for a segment of so many bytes; it may be a little larger.
-func (r *recycler) takeSegment(h *Heap, size int64) *spare {
+func (r *recycler) takeSegment(h *Heap, of kind, size int64) *spare {
+	if size < 0 {
+		return nil
+	}
+	size = roundUp(size)
 	return r.take(func(kept *spare) bool {
-		return kept.heap == h && !kept.arena && kept.w.size >= size && kept.w.size-kept.w.size/spareSlack <= size
+		return kept.heap == h && kept.kind == of && kept.size >= size && kept.size-kept.size/spareSlack <= size
 	})
 }
 
@@ -174,7 +203,7 @@ func (s *spare) drop() {
 // revive makes a segment of a spare. It is another one: no descriptor of the old one means the new one.
 func (h *Heap) revive(kept *spare, asked int64, label string, as state) *Segment {
 	s := &Segment{
-		heap: h, charge: kept.charge, id: lastID.Add(1), asked: asked, size: kept.w.size, label: label,
+		heap: h, charge: kept.charge, id: lastID.Add(1), asked: asked, size: kept.size, label: label,
 		state: as, fd: kept.fd, sealable: kept.sealable, w: kept.w, forks: kept.forks,
 	}
 	s.refs.Store(1)
@@ -185,7 +214,7 @@ func (h *Heap) revive(kept *spare, asked int64, label string, as state) *Segment
 
 // reviveArena makes an arena of a spare.
 func (h *Heap) reviveArena(kept *spare, label string) *arena {
-	s := h.revive(kept, kept.w.size, label, packed)
+	s := h.revive(kept, kept.size, label, packed)
 	s.arena = &arena{segment: s}
 	s.charge.sharedBy(&s.arena.count, inArenas)
 	return s.arena

@@ -333,7 +333,7 @@ func TestASegmentThatAnotherProcessSeesIsNeverUsedAgain(t *testing.T) {
 	}
 }
 
-// Who built a segment has its address until Freeze has moved it; a live one and a worker's are written elsewhere.
+// Who built a segment has its address until Freeze has moved it; a live one is written elsewhere.
 func TestWhatWasNotFrozenByTheHostIsNeverUsedAgain(t *testing.T) {
 	h := heapFor(t)
 	built, err := h.Create(segmentSize, "built")
@@ -342,13 +342,6 @@ func TestWhatWasNotFrozenByTheHostIsNeverUsedAgain(t *testing.T) {
 	alive, err := h.CreateLive(segmentSize, "live")
 	require.NoError(t, err)
 	alive.Unref()
-	given, writer, err := h.Grant(segmentSize, "given")
-	require.NoError(t, err)
-	closeFD(writer)
-	if h.features.Leases {
-		require.NoError(t, given.Adopt())
-	}
-	given.Unref()
 	assert.Zero(t, h.Stats().FreeList)
 }
 

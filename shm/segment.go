@@ -36,8 +36,10 @@ type Segment struct {
 
 	mu       sync.Mutex
 	state    state
+	reuse    kind  // set when it is dropped
 	appended int64 // bytes, of a segment that Append fills
 	remotes  int
+	sole     bool    // frozen by the proof that nobody else has it, in place of the seal that forbids writing for ever: see Adopt
 	sealable bool    // a memfd
 	fd       int     // the host's description: O_RDWR, or O_RDONLY if granted or an output that is settled
 	address  uintptr // first one given out; set once, before the segment is
@@ -96,6 +98,9 @@ func (s *Segment) ReaderFD() (int, error) {
 	defer s.mu.Unlock()
 	if s.state == dropped {
 		return -1, s.fail("open for a reader", ErrDropped)
+	}
+	if err := s.share(); err != nil {
+		return -1, err
 	}
 	return s.reopen(syscall.O_RDONLY)
 }
@@ -219,15 +224,14 @@ func (s *Segment) DoneRemote() {
 	}
 }
 
-// drop unmaps and closes, but for what may be used again: arenas, and writable maps of which nobody has the address, since
-// Freeze has moved them.
+// drop unmaps and closes, but for what may be used again.
 func (s *Segment) drop() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	reusable := s.arena != nil || s.state == frozen && s.w.addr != 0
+	s.reuse = s.usableFor()
 	s.state = dropped
 	defer s.settle() // also when a map could not be unmapped, which is a bug
-	if !reusable {
+	if s.reuse == forNothing {
 		defer s.closeWriter()
 	}
 	defer s.aside.close()
@@ -329,23 +333,6 @@ func (s *Segment) openForHost(seals int) error {
 		seals |= sealSeal
 	}
 	return s.seal(s.fd, seals)
-}
-
-// openForWriter leaves the host with an O_RDONLY description and gives the
-// writer's. No other must exist, or Adopt could not tell the writer's end.
-func (s *Segment) openForWriter() (int, error) {
-	if err := s.seal(s.fd, sealSize); err != nil {
-		return -1, err
-	}
-	writer, err := reopen(s.fd, syscall.O_RDWR)
-	if err != nil {
-		return -1, err
-	}
-	if err := s.replaceFD(syscall.O_RDONLY); err != nil {
-		closeFD(writer)
-		return -1, err
-	}
-	return writer, nil
 }
 
 // reopen makes a new description of the file. s.mu is held, or s is not shared yet.

@@ -42,7 +42,7 @@ func TestNewSegmentIsZeroedAndItsPagesAreThere(t *testing.T) {
 func TestSizesThatMakeNoSense(t *testing.T) {
 	h := heapFor(t)
 	for _, make := range []func(int64, string) (*Segment, error){h.Create, h.CreateLive,
-		func(n int64, label string) (*Segment, error) { s, _, err := h.Grant(n, label); return s, err }} {
+		func(n int64, label string) (*Segment, error) { s, _, _, err := h.Grant(n, label); return s, err }} {
 		s, err := make(-1, "negative")
 		require.ErrorIs(t, err, ErrSize)
 		assert.Nil(t, s)
@@ -201,7 +201,7 @@ func TestFailedCreationLeavesNothing(t *testing.T) {
 	h.options.Cancelled = nil
 
 	h.allocate = func(int, int64, int64) error { return syscall.ENOSPC }
-	_, _, err = h.Grant(1, "no room")
+	_, _, _, err = h.Grant(1, "no room")
 	var full *FullError
 	require.ErrorAs(t, err, &full)
 	require.ErrorIs(t, err, syscall.ENOSPC)

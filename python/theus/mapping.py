@@ -23,6 +23,7 @@ _PROT_WRITE = 2
 _MAP_SHARED = 0x01
 _MAP_PRIVATE = 0x02
 _MAP_FIXED = 0x10
+_MAP_POPULATE = 0x8000
 _MADV_DONTDUMP = 16
 _MAP_FAILED = ctypes.c_void_p(-1).value
 
@@ -95,6 +96,7 @@ def map_shared(
     size: int,
     *,
     writable: bool = False,
+    populate: bool = False,
     segment: int = 0,
     on_unmap: Callable[[int], object] | None = None,
 ) -> Mapping:
@@ -104,6 +106,7 @@ def map_shared(
         fd: a descriptor of the segment; still the caller's to close.
         size: bytes to map, more than 0.
         writable: also for writing; the descriptor must then be open for writing.
+        populate: enter all of its pages now, in one go: for who is about to write them all.
         segment: its number, handed to `on_unmap`.
         on_unmap: called with `segment` once it is unmapped, possibly by the garbage collector in
             the middle of anything, so it must not wait for a lock.
@@ -112,7 +115,7 @@ def map_shared(
         OSError: the kernel refused.
     """
     protection = _PROT_READ | (_PROT_WRITE if writable else 0)
-    address = _map(None, size, protection, _MAP_SHARED, fd)
+    address = _map(None, size, protection, _MAP_SHARED | (_MAP_POPULATE if populate else 0), fd)
     return Mapping(address, size, segment=segment, writable=writable, on_unmap=on_unmap)
 
 

@@ -92,8 +92,8 @@ MUTANTS = (
         (
             Cut(
                 "shm/segment.go",
-                "ErrDropped)\n\t}\n\treturn s.reopen(syscall.O_RDONLY)",
-                "ErrDropped)\n\t}\n\treturn s.reopen(syscall.O_RDWR)",
+                "return -1, err\n\t}\n\treturn s.reopen(syscall.O_RDONLY)",
+                "return -1, err\n\t}\n\treturn s.reopen(syscall.O_RDWR)",
             ),
             Cut("shm/heap.go", "if h.features.FutureWrite {", "if false {"),
         ),
@@ -129,6 +129,24 @@ MUTANTS = (
         PROOFS_OF_ADOPTION,
     ),
     Mutant(
+        "seal before a result is shared",
+        "who is given a worker's result cannot write it, and nobody is when it is granted again",
+        GoTest("./shm", "TestAResultIsSealedBeforeAnybodyElseHasIt"),
+        (Cut("shm/adopt.go", "if !s.sole {", "if true {"),),
+    ),
+    Mutant(
+        "lease before a result's memory is granted again",
+        "memory is not written again that the writer of a result still reads",
+        GoTest("./shm", "TestAResultThatSomebodySeesIsNotGrantedAgain"),
+        (Cut("shm/recycle.go", "return writeLease(s.fd) == nil", "return true"),),
+    ),
+    Mutant(
+        "zeros in memory that is granted again",
+        "what a worker allocates does not show the result of an earlier task",
+        PythonTest("test_recycling.py", "test_what_a_worker_allocates_is_zeroed"),
+        (Cut("python/theus/worker/heavy.py", "if used:", "if False:"),),
+    ),
+    Mutant(
         "acknowledgement before recycling",
         "memory is not used again while a worker may still ask for it or map it",
         GoTest("./shm", "TestAnArenaIsNotUsedAgainBeforeEachWorkerHasLetGo"),
@@ -156,7 +174,7 @@ MUTANTS = (
         "only what was moved aside is recycled",
         "memory is not used again of which the host's program has the address",
         GoTest("./shm", "TestWhatWasNotFrozenByTheHostIsNeverUsedAgain"),
-        (Cut("shm/segment.go", "s.state == frozen && s.w.addr != 0", "s.w.addr != 0"),),
+        (Cut("shm/recycle.go", "s.state == frozen && s.w.addr != 0", "s.w.addr != 0"),),
     ),
     Mutant(
         "forks are counted",

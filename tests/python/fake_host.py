@@ -28,7 +28,7 @@ from theus.stateless import StrictPickler
 
 ZYGOTE = Path(theus.worker.__file__).parent / "zygote.py"
 DEADLINE = 20.0
-PROTOCOL = 3
+PROTOCOL = 4
 
 ARRAY_OF_KEY = 4
 CONFIG, ZYGOTE_READY, SPAWN, SPAWNED, SPAWN_FAILED, EXITED = 1, 2, 3, 4, 5, 6
@@ -334,7 +334,7 @@ class Worker:
         segment = Segment(size)
         self.granted[segment.id] = segment
         fd = os.open(f"/proc/self/fd/{segment.fd}", os.O_RDWR | os.O_CLOEXEC)
-        payload = struct.pack("<BQQ", 0, segment.id, segment.size)
+        payload = struct.pack("<BQQB", 0, segment.id, segment.size, 0)
         self.send(GRANTED, message.id, payload, (fd,))
         os.close(fd)
         # As the host does: from here on it holds a reader only, so a lease can prove things.

@@ -122,6 +122,33 @@ def test_each_generation_of_a_large_array_uses_the_memory_of_the_one_before_the_
     assert memory["in_use"] < 5_000_000
 
 
+def allocate(ctx: Any, length: int, value: float | None) -> Any:
+    array = ctx.heavy.alloc("result", length)
+    if value is not None:
+        array[:] = value
+    return array
+
+
+def test_what_a_worker_allocates_is_zeroed(engine: TheusEngine) -> None:
+    def used_again() -> bool:
+        assert not engine.run(allocate, 500_000, None).any()
+        assert engine.run(allocate, 500_000, 7.0).tolist() == [7.0] * 500_000
+        return bool(engine.stats()["memory"]["recycled"] > 3)
+
+    until(used_again, "memory of results to be used again")
+
+
+def test_a_result_that_is_kept_never_changes(engine: TheusEngine) -> None:
+    kept = [engine.run(allocate, 500_000, float(n)) for n in range(5)]
+    kept += [engine.run(np.full, 500_000, float(n)) for n in range(5, 10)]
+    engine.heavy.put("published", kept[0])
+    for n in range(20):
+        del kept[n % len(kept)]
+        kept.append(engine.run(allocate, 500_000, float(n)))
+        assert all(array.min() == array.max() for array in kept)
+    assert not engine.heavy["published"].any()
+
+
 def test_without_zeros_the_content_may_be_an_older_one(engine: TheusEngine) -> None:
     engine.heavy.put("a", np.full(500_000, 7.0))
     del engine.heavy["a"]

@@ -16,7 +16,7 @@ import struct
 import time
 from collections.abc import Sequence
 
-PROTOCOL = 3
+PROTOCOL = 4
 
 CONFIG = 1
 ZYGOTE_READY = 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import math
 import operator
@@ -249,8 +250,10 @@ class TaskHeavy(HeavyView):
         nbytes = math.prod(lengths) * dtype.itemsize
         if nbytes >= 1 << 62:
             raise ValueError(f"shape {lengths} of {dtype} is larger than any address space")
-        segment, size, fd = self._grant(nbytes, key)
+        segment, size, used, fd = self._grant(nbytes, key)
         output = Output(self._link.segments.map_output, segment, size, fd)
+        if used:
+            ctypes.memset(output.mapping.address, 0, nbytes)
         origin = Origin(
             key=key,
             segment=segment,
@@ -283,7 +286,7 @@ class TaskHeavy(HeavyView):
         Returns:
             The segment's number and size. Nothing of it stays mapped here.
         """
-        segment, granted, fd = self._grant(size, label)
+        segment, granted, _, fd = self._grant(size, label)
         mapping = self._link.segments.map_output(segment, granted, fd)
         os.close(fd)
         target = bytes_over(mapping.address, mapping.size, writable=True, keep=None)
@@ -293,24 +296,24 @@ class TaskHeavy(HeavyView):
         mapping.close()
         return segment, granted
 
-    def _grant(self, nbytes: int, label: str) -> tuple[int, int, int]:
-        """A segment to write to: (number, size, descriptor).
+    def _grant(self, nbytes: int, label: str) -> tuple[int, int, bool, int]:
+        """A segment to write to: (number, size, whether it holds something, descriptor).
 
         Raises:
             HeapFull: there is no room, even after what was garbage here was given back.
         """
         return self._link.with_room(lambda: self._ask_for_segment(nbytes, label))
 
-    def _ask_for_segment(self, nbytes: int, label: str) -> tuple[int, int, int]:
+    def _ask_for_segment(self, nbytes: int, label: str) -> tuple[int, int, bool, int]:
         with self._link.allocate(self._task, nbytes, label) as answer:
             fields = Reader(answer.payload)
             if fields.u8() != _HERE:
                 raise_refusal(fields.text())
-            segment, size = fields.u64(), fields.u64()
+            segment, size, used = fields.u64(), fields.u64(), bool(fields.u8())
             fd = answer.take_fd()
         if fd is None:
             raise TheusError(f"{nbytes} bytes for {label!r} were granted, but {NO_DESCRIPTORS}")
-        return segment, size, fd
+        return segment, size, used, fd
 
     # ---- the end
 

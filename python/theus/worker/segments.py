@@ -13,6 +13,10 @@ import os
 
 from ..mapping import PAGE_SIZE, Mapping, map_private, map_shared
 
+# Page faults, one for each page, cost more than the kernel takes to enter all pages at once; but a
+# large array is perhaps written in a few places only.
+_POPULATED = 32 << 20
+
 
 class Segments:
     """Maps by segment number, and how many maps of each there are."""
@@ -117,13 +121,16 @@ class Segments:
 
     def map_output(self, segment: int, size: int, fd: int) -> Mapping:
         """Map a granted segment to fill it. `fd` is still the caller's."""
-        return self._map(segment, size, fd, True)
+        return self._map(segment, size, fd, True, populate=size <= _POPULATED)
 
-    def _map(self, segment: int, size: int, fd: int, writable: bool) -> Mapping:
+    def _map(
+        self, segment: int, size: int, fd: int, writable: bool, *, populate: bool = False
+    ) -> Mapping:
         made = map_shared(
             fd,
             max(size, PAGE_SIZE),
             writable=writable,
+            populate=populate,
             segment=segment,
             on_unmap=self._unmapped.append,
         )
