@@ -19,6 +19,7 @@ from fake_host import (
     JSON,
     PICKLE,
     RESULT,
+    RETIRE,
     RETIRED,
     Host,
     Message,
@@ -141,6 +142,31 @@ class TestReading:
         array = descriptor(prices, "again", PRICES, has_fd=False)
         task = start(worker, lambda ctx: ctx.heavy["again"][3, 4], arrays=[array])
         assert worker.result(task) == 304.0
+
+    def test_each_task_has_an_array_of_its_own_over_the_same_memory(
+        self, worker: Worker, prices: Segment
+    ) -> None:
+        def reshape(ctx: Any) -> tuple[Any, int]:
+            x = ctx.heavy["prices"]
+            shape = x.shape
+            x.shape = (-1,)
+            return shape, x.ctypes.data
+
+        array = descriptor(prices, "prices", PRICES, has_fd=False)
+        first = run_with(worker, prices, reshape)
+        for _ in range(3):  # the worker knows the description, and then the array
+            task = start(worker, reshape, arrays=[array])
+            assert worker.result(task) == first == ((1000, 100), first[1])
+        worker.send(RETIRE, prices.id)
+        worker.expect(RETIRED, prices.id)  # it is in nobody's way
+
+    def test_other_bytes_are_another_array(self, worker: Worker, prices: Segment) -> None:
+        run_with(worker, prices, lambda ctx: ctx.heavy["prices"].sum())
+        for row in range(200):  # more than it remembers
+            offset = 800 * row
+            array = descriptor(prices, "row", PRICES[row], has_fd=False, offset=offset)
+            task = start(worker, lambda ctx: ctx.heavy["row"][7], arrays=[array])
+            assert worker.result(task) == PRICES[row, 7]
 
     def test_a_segment_that_is_not_mapped_is_asked_for_by_number(
         self, worker: Worker, prices: Segment

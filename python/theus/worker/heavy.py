@@ -46,9 +46,9 @@ class TaskHeavy(HeavyView):
         "_absent",
         "_described",
         "_found",
-        "_given",
         "_keys",
         "_link",
+        "_noted",
         "_sent",
         "_task",
         "outputs",
@@ -65,11 +65,7 @@ class TaskHeavy(HeavyView):
         # more than fifty the most alike, or None for one that is allocated but not published.
         self._absent: dict[str, list[str] | None] = {}
         self._keys: list[str] | None = None
-        # By segment. What the task was given stays alive in the host until its result is there,
-        # so the result may refer to it.
-        self._given: dict[int, list[WireArray]] = {}
-        for array in sent:
-            self._note(array)
+        self._noted: dict[int, list[WireArray]] | None = None
         self.outputs: dict[int, Output] = {}
 
     @property
@@ -79,14 +75,25 @@ class TaskHeavy(HeavyView):
 
     # ---- reading
 
-    @uninterrupted
     def _find(self, key: str) -> ShmArray | None:
         found = self._found.get(key)
-        if found is None and key not in self._absent:
-            described = self._described.get(key) or self._ask(key)
-            if described is None:
-                return None
-            found = self._found[key] = self._view(described)
+        if found is not None:
+            return found
+        described = self._described.get(key)
+        known = None if described is None else self._link.segments.views.get(described)
+        if known is None:
+            return self._look_up(key)
+        found = self._found[key] = known.view()
+        return found
+
+    @uninterrupted
+    def _look_up(self, key: str) -> ShmArray | None:
+        if key in self._absent:
+            return None
+        described = self._described.get(key) or self._ask(key)
+        if described is None:
+            return None
+        found = self._found[key] = self._view(described)
         return found
 
     def _ask(self, key: str) -> WireArray | None:
@@ -121,6 +128,16 @@ class TaskHeavy(HeavyView):
         return self._keys
 
     def _view(self, described: WireArray) -> ShmArray:
+        segments = self._link.segments
+        found = segments.views.get(described)
+        if found is None:  # making one takes 5 µs
+            found = self._over_map(described)
+            if not found.flags.writeable:
+                segments.keep_view(described, found)
+        # Each task has a view of its own, whose shape it may change.
+        return found.view()
+
+    def _over_map(self, described: WireArray) -> ShmArray:
         mapping = self._mapping(described.segment, described.key)
         live = bool(described.flags & wire.ARRAY_LIVE)
         dtype = dtype_of(described.descr)
@@ -195,6 +212,16 @@ class TaskHeavy(HeavyView):
                 strides=strides,
             )
         )
+
+    @property
+    def _given(self) -> dict[int, list[WireArray]]:
+        """By segment, what the task was given. It stays alive in the host until the result is
+        there, so the result may refer to it."""
+        if self._noted is None:  # most results refer to nothing
+            self._noted = {}
+            for described in self._sent:
+                self._note(described)
+        return self._noted
 
     def _note(self, described: WireArray) -> None:
         self._given.setdefault(described.segment, []).append(described)

@@ -89,9 +89,23 @@ class QueuedTask:
         self.again = bool(flags & wire.TASK_AGAIN)
         self.target = fields.text()
         self.input = Received(fields.value(), frame, segments)
-        self.arrays: list[WireArray] = []
+        self.arrays = take_arrays(fields, frame, segments, count) if count else []
+
+
+def take_arrays(fields: Reader, frame: Frame, segments: Segments, count: int) -> list[WireArray]:
+    """Array descriptors, as `take_array`.
+
+    Task after task comes with the same arrays: what the same bytes mean is not found out again.
+    """
+    described = None if frame.fds else fields.rest()
+    found = None if described is None else segments.described.get(described)
+    if found is None:
+        found = []
         for _ in range(count):
-            self.arrays.append(take_array(fields, frame, segments))
+            found.append(take_array(fields, frame, segments))
+        if described is not None:
+            segments.describe(described, found)
+    return found
 
 
 def take_array(fields: Reader, frame: Frame, segments: Segments) -> WireArray:

@@ -10,18 +10,37 @@ from __future__ import annotations
 import collections
 import contextlib
 import os
+from typing import TYPE_CHECKING
 
 from ..mapping import PAGE_SIZE, Mapping, map_private, map_shared
+
+if TYPE_CHECKING:
+    from ..arrays import ShmArray
+    from .wire import WireArray
 
 # Page faults, one for each page, cost more than the kernel takes to enter all pages at once; but a
 # large array is perhaps written in a few places only.
 _POPULATED = 32 << 20
 
 
+# How many arrays that tasks have read lately are kept for the next one, and of how many tasks, and
+# how many bytes of them, the description is.
+_LATELY = 64
+_SHORT = 1024
+
+
 class Segments:
-    """Maps by segment number, and how many maps of each there are."""
+    """Maps by segment number, and how many maps of each there are.
+
+    Attributes:
+        described: arrays by the bytes that describe them: task after task comes with the same.
+        views: arrays over shared maps by their description, of which tasks are given views. They
+            hold their maps until those are retired.
+    """
 
     def __init__(self) -> None:
+        self.described: dict[bytes, list[WireArray]] = {}
+        self.views: dict[WireArray, ShmArray] = {}
         self._shared: dict[int, Mapping] = {}
         self._maps: collections.Counter[int] = collections.Counter()
         self._retired: set[int] = set()
@@ -48,12 +67,26 @@ class Segments:
                 try:
                     found = self._map(segment, size, fd, writable)
                 except OSError:
+                    self.views.clear()
                     self._shared.clear()  # too many maps; what is in use stays mapped
                     found = self._map(segment, size, fd, writable)
                 self._shared[segment] = found
             return found
         finally:
             os.close(fd)
+
+    def describe(self, described: bytes, arrays: list[WireArray]) -> None:
+        """Keep what these bytes mean, for the next task that comes with them."""
+        if len(described) <= _SHORT:
+            if len(self.described) >= _LATELY:
+                self.described.clear()
+            self.described[described] = arrays
+
+    def keep_view(self, described: WireArray, array: ShmArray) -> None:
+        """Keep an array over a shared map, for the next task that reads it."""
+        if len(self.views) >= _LATELY:
+            self.views.clear()
+        self.views[described] = array
 
     def map_private(self, segment: int, size: int, fd: int, reservation: int = 0) -> Mapping:
         """Map a segment so that what is written stays here. Closes `fd`.
@@ -151,6 +184,10 @@ class Segments:
         """The retired segments that this process has no map of any more, and the reservations
         that it does not need any more; each is told once.
         """
+        if self._retired:
+            for described in list(self.views):  # another thread of the task's may add some
+                if described.segment in self._retired:
+                    self.views.pop(described, None)
         with contextlib.suppress(IndexError):
             while True:
                 segment = self._unmapped.popleft()

@@ -60,6 +60,10 @@ class Reader:
             raise ProtocolError("a frame ends before its fields do")
         return layout.unpack_from(self._view, start)
 
+    def rest(self) -> bytes:
+        """A copy of the bytes that were not taken yet."""
+        return bytes(self._view[self._at :])
+
     def u8(self) -> int:
         return self.take(1)[0]
 
