@@ -8,8 +8,6 @@ import types
 from collections.abc import Callable
 from typing import Any
 
-from . import stateless
-
 __all__ = ["PLAIN", "code_hash"]
 
 # Of values that say all of themselves by type and repr.
@@ -59,4 +57,6 @@ def _token(value: Any) -> bytes:
     try:
         return pickle.dumps(value, protocol=5)
     except Exception:
-        return stateless.type_name(value).encode()
+        from .stateless import type_name
+
+        return type_name(value).encode()

@@ -6,10 +6,10 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from .context_parameter import passes_ctx
 from .contracts import ProcessContract
 from .errors import ContractViolationError
 from .frozen import no_such_name
-from .functions import passes_ctx
 from .outputs import HEAVY
 from .session import Session
 from .state import State

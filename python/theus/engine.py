@@ -20,7 +20,6 @@ from .gone import ENGINE, refuse_attribute, refuse_name, refuse_option, refuse_s
 from .heavy import Heavy
 from .reaping import reap
 from .running import Running
-from .scan import import_tree
 from .seeding import data_of
 from .session import Session
 from .settings import Settings
@@ -244,6 +243,8 @@ class TheusEngine(Running):
             NotADirectoryError: there is no such directory.
             ImportError: a file cannot be imported; says which.
         """
+        from .scan import import_tree  # few need it
+
         found = import_tree(directory)
         for fn in found:
             self.register(fn)

@@ -13,7 +13,6 @@ captured object is not tracked.
 from __future__ import annotations
 
 import contextlib
-import inspect
 import io
 import pickle
 import sys
@@ -31,7 +30,7 @@ from ._core import Handle, core
 from .allocation import with_room
 from .arrays import ShmArray, collecting
 from .code_hash import PLAIN, code_hash
-from .contracts import contract_of
+from .context_parameter import passes_ctx
 from .errors import LargeArgumentWarning
 from .host_arrays import ArrayHandle, handles_under
 from .module_state import warn_of_module_state, warn_of_writes
@@ -40,8 +39,6 @@ from .stateless import StrictPickler, used_globals
 __all__ = [
     "FunctionCache",
     "FunctionHandle",
-    "load_by_value",
-    "passes_ctx",
     "record_of",
     "require_sendable",
 ]
@@ -52,40 +49,6 @@ SPARE_COPY_LIMIT = 1 << 20
 _MOST_SPARE_ARRAYS = 64
 LARGE = 1 << 20
 _MAIN_MODULES = ("__main__", "__mp_main__")
-
-
-def passes_ctx(fn: Any) -> bool:
-    """Whether the context is a function's first argument.
-
-    It is for a function that `process` decorated, and for one whose first parameter is called
-    ``ctx`` or annotated with TaskContext.
-    """
-    first = _first_parameter(fn)
-    if first is None:
-        return False
-    if contract_of(fn) is not None or first.name == "ctx":
-        return True
-    annotation = first.annotation
-    name = annotation if isinstance(annotation, str) else getattr(annotation, "__name__", "")
-    return name.rpartition(".")[2] == "TaskContext"
-
-
-def _first_parameter(fn: Any) -> inspect.Parameter | None:
-    try:
-        parameters = iter(inspect.signature(fn).parameters.values())
-    except (TypeError, ValueError):  # builtins without a signature
-        return None
-    first = next(parameters, None)
-    positional = (
-        inspect.Parameter.POSITIONAL_ONLY,
-        inspect.Parameter.POSITIONAL_OR_KEYWORD,
-        inspect.Parameter.VAR_POSITIONAL,
-    )
-    if first is None or first.kind not in positional:
-        return None
-    if first.kind is inspect.Parameter.VAR_POSITIONAL and contract_of(fn) is None:
-        return None
-    return first
 
 
 def record_of(fn: Callable[..., Any], *, by_value_only: bool = False) -> tuple[Any, ...]:
@@ -135,16 +98,6 @@ def require_sendable(fn: Callable[..., Any]) -> None:
     except Exception as failure:
         name = getattr(fn, "__qualname__", type(fn).__qualname__)
         raise stateless.explain(fn, name, failure) from failure
-
-
-def load_by_value(by_value: Any) -> Callable[..., Any]:
-    """The callable of a record's `by_value`: a pickle, or a pickle and its buffers."""
-    if isinstance(by_value, tuple):
-        stream, buffers = by_value
-        fn = pickle.loads(stream, buffers=buffers)
-    else:
-        fn = pickle.loads(by_value)
-    return fn  # type: ignore[no-any-return]
 
 
 def is_importable(fn: types.FunctionType) -> bool:

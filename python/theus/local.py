@@ -13,8 +13,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from .context import TaskContext
+from .context_parameter import passes_ctx
 from .errors import EngineClosed
-from .functions import is_importable, passes_ctx
+from .functions import is_importable
 from .waiting import InterruptibleFuture, in_slices
 
 __all__ = ["DaemonThreads", "call_process", "is_async", "logger_name", "run_async"]

@@ -2,7 +2,8 @@
 
 ::
 
-    zygote.py       started by the host: imports what workers need, forks them, reports their ends
+    zygote.py       started by the host; runs
+    zygote_process.py  what imports what workers need, forks them, reports their ends
       process.py    what a process sheds when it becomes a zygote or a worker
       preload.py    the modules that are imported before the fork
     main.py         a worker: takes a task, runs it, answers; until the host is gone

@@ -8,9 +8,10 @@ import types
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from .. import functions as host_functions
 from ..bounds import Bounds
+from ..by_value import load_by_value
 from ..code_hash import code_hash
+from ..context_parameter import passes_ctx
 from ..contracts import contract_of
 from ..errors import TheusError
 from ..payload import decode
@@ -131,7 +132,7 @@ class FunctionCache:
                 raise ValueError(f"the target {target!r} is not of the form 'package.module:name'")
             fn = _import(module, qualname)
             name = f"{module}.{qualname}"
-            known = self._targets[target] = Callee(fn, name, host_functions.passes_ctx(fn))
+            known = self._targets[target] = Callee(fn, name, passes_ctx(fn))
         return known
 
     def _record(self, task: int, function: int) -> tuple[Any, ...]:
@@ -173,7 +174,7 @@ def _load(record: tuple[Any, ...]) -> Callee:
         reasons.append("the caller could not pickle its own copy")
     else:
         try:
-            return Callee(host_functions.load_by_value(by_value), name, passes_ctx)
+            return Callee(load_by_value(by_value), name, passes_ctx)
         except Exception as error:
             reasons.append(f"its pickle cannot be loaded ({type(error).__name__}: {error})")
     raise ImportError(
