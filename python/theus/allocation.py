@@ -22,6 +22,7 @@ from .interruptible import collect, interruptible
 __all__ = [
     "allocate",
     "as_shareable",
+    "copy_into",
     "copy_into_segment",
     "dimensions",
     "layout_of",
@@ -64,10 +65,21 @@ def layout_of(shape: Sequence[int], dtype: np.dtype[Any]) -> tuple[str, int, Seq
 
 def copy_into_segment(engine: int, key: str, obj: Any) -> ShmArray:
     """A shared copy of an array, still under construction."""
+
+    def make(shape: Sequence[int], dtype: np.dtype[Any], flags: int) -> ShmArray:
+        return allocate(engine, None, key, shape, dtype, flags, None)
+
+    return copy_into(make, key, obj)
+
+
+def copy_into(
+    make: Callable[[Sequence[int], np.dtype[Any], int], ShmArray], key: str, obj: Any
+) -> ShmArray:
+    """A copy of an array, in one that `make` makes by shape, dtype and flags."""
     source = as_shareable(obj, f"heavy[{key!r}]")
     fortran = source.flags.f_contiguous and not source.flags.c_contiguous
     flags = abi.UNZEROED | (abi.ORDER_F if fortran else 0)
-    array = allocate(engine, None, key, source.shape, source.dtype, flags, None)
+    array = make(source.shape, source.dtype, flags)
     np.copyto(array, source)
     return array
 

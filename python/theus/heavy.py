@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, MutableMapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy as np
 from . import _abi as abi
 from ._core import core
 from ._status import NotFound
-from .allocation import allocate, as_shareable, dimensions, with_room
+from .allocation import allocate, copy_into, dimensions, with_room
 from .arrays import ShmArray, memory_of
 from .edited import EditedArray
 from .host_arrays import ArrayHandle, array_of
@@ -105,11 +106,7 @@ class Heavy(MutableMapping[str, Any]):
             StatelessnessError: it is something that cannot leave this process at all.
             HeapFull: there is no room.
         """
-        source = as_shareable(obj, f"heavy[{key!r}]")
-        fortran = source.flags.f_contiguous and not source.flags.c_contiguous
-        flags = abi.UNZEROED | (abi.ORDER_F if fortran else 0)
-        array = self._alloc(key, source.shape, source.dtype, flags)
-        np.copyto(array, source)
+        array = copy_into(partial(self._alloc, key), key, obj)
         self._committer.publish(array, key)
         return array
 

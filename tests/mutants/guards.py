@@ -144,7 +144,7 @@ MUTANTS = (
         "zeros in memory that is granted again",
         "what a worker allocates does not show the result of an earlier task",
         PythonTest("test_recycling.py", "test_what_a_worker_allocates_is_zeroed"),
-        (Cut("python/theus/worker/heavy.py", "if used:", "if False:"),),
+        (Cut("python/theus/worker/heavy.py", "if granted.used:", "if False:"),),
     ),
     Mutant(
         "acknowledgement before recycling",

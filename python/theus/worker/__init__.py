@@ -15,6 +15,7 @@
       tasks.py      one task: decode, call, answer
         functions.py  which function is meant
         heavy.py      ctx.heavy             log.py   ctx.log
+        granted.py    memory for a result
         results.py    what it returned      failures.py  what it raised
     frames.py       frames on a socket      wire.py  what is in them (docs/internals.md)
 

@@ -20,9 +20,9 @@ from ..errors import TheusError
 from ..mapping import PAGE_SIZE, Mapping
 from ..references import holds, offset_of, reach
 from . import wire
-from .link import HEAVY, KEYS, NO_DESCRIPTORS, Link
+from .granted import Output, ask
+from .link import HEAVY, KEYS, Link
 from .received import take_array
-from .refusals import raise_refusal
 from .signals import uninterrupted
 from .wire import Reader, WireArray
 
@@ -150,15 +150,7 @@ class TaskHeavy(HeavyView):
             nbytes=math.prod(described.shape) * dtype.itemsize,
             kind="live" if live else "published",
         )
-        return over_memory(
-            mapping.address + described.offset,
-            dtype,
-            described.shape,
-            described.strides,
-            writable=live and mapping.writable,
-            origin=origin,
-            keep=mapping,
-        )
+        return _array_over(mapping, described, dtype, origin, writable=live and mapping.writable)
 
     def output_rows(self) -> np.ndarray[Any, Any] | None:
         """The output of the map that this task is of, whole and writable; None: it has none."""
@@ -173,16 +165,7 @@ class TaskHeavy(HeavyView):
         dtype = dtype_of(described.descr)
         _require_inside(described.offset, dtype, described.shape, described.strides, mapping)
         origin = Origin(key=described.key, address=mapping.address, kind="private")
-        rows = over_memory(
-            mapping.address + described.offset,
-            dtype,
-            described.shape,
-            described.strides,
-            writable=True,
-            origin=origin,
-            keep=mapping,
-        )
-        return np.asarray(rows)
+        return np.asarray(_array_over(mapping, described, dtype, origin, writable=True))
 
     def _mapping(self, segment: int, key: str) -> Mapping:
         found = self._link.segments.find(segment)
@@ -250,16 +233,7 @@ class TaskHeavy(HeavyView):
             lambda: self._link.fetch_copy(self._task, described.segment, f"heavy[{key!r}]")
         )
         origin = Origin(key=key, address=mapping.address, nbytes=read.nbytes, kind="private")
-        private = over_memory(
-            mapping.address + described.offset,
-            read.dtype,
-            described.shape,
-            described.strides,
-            writable=True,
-            origin=origin,
-            keep=mapping,
-        )
-        return np.asarray(private)
+        return np.asarray(_array_over(mapping, described, read.dtype, origin, writable=True))
 
     @uninterrupted
     def alloc(self, key: str, shape: Any, dtype: Any = "float64") -> ShmArray:
@@ -277,10 +251,11 @@ class TaskHeavy(HeavyView):
         nbytes = math.prod(lengths) * dtype.itemsize
         if nbytes >= 1 << 62:
             raise ValueError(f"shape {lengths} of {dtype} is larger than any address space")
-        segment, size, used, fd = self._grant(nbytes, key)
-        output = Output(self._link.segments.map_output, segment, size, fd)
-        if used:
+        granted = ask(self._link, self._task, nbytes, key)
+        output = Output(self._link.segments, granted)
+        if granted.used:
             ctypes.memset(output.mapping.address, 0, nbytes)
+        segment = granted.segment
         origin = Origin(
             key=key,
             segment=segment,
@@ -299,7 +274,7 @@ class TaskHeavy(HeavyView):
         )
         output.array = array
         output.described = WireArray(
-            segment, size, 0, 0, False, 0, descr, key, lengths, tuple(array.strides)
+            segment, granted.size, 0, 0, False, 0, descr, key, lengths, tuple(array.strides)
         )
         self.outputs[segment] = output
         return array
@@ -313,34 +288,15 @@ class TaskHeavy(HeavyView):
         Returns:
             The segment's number and size. Nothing of it stays mapped here.
         """
-        segment, granted, _, fd = self._grant(size, label)
-        mapping = self._link.segments.map_output(segment, granted, fd)
-        os.close(fd)
+        granted = ask(self._link, self._task, size, label)
+        mapping = self._link.segments.map_output(granted.segment, granted.size, granted.fd)
+        os.close(granted.fd)
         target = bytes_over(mapping.address, mapping.size, writable=True, keep=None)
         for offset, span in spans:
             target[offset : offset + span.nbytes] = span
         # Before the host asks the kernel whether anyone still writes.
         mapping.close()
-        return segment, granted
-
-    def _grant(self, nbytes: int, label: str) -> tuple[int, int, bool, int]:
-        """A segment to write to: (number, size, whether it holds something, descriptor).
-
-        Raises:
-            HeapFull: there is no room, even after what was garbage here was given back.
-        """
-        return self._link.with_room(lambda: self._ask_for_segment(nbytes, label))
-
-    def _ask_for_segment(self, nbytes: int, label: str) -> tuple[int, int, bool, int]:
-        with self._link.allocate(self._task, nbytes, label) as answer:
-            fields = Reader(answer.payload)
-            if fields.u8() != _HERE:
-                raise_refusal(fields.text())
-            segment, size, used = fields.u64(), fields.u64(), bool(fields.u8())
-            fd = answer.take_fd()
-        if fd is None:
-            raise TheusError(f"{nbytes} bytes for {label!r} were granted, but {NO_DESCRIPTORS}")
-        return segment, size, used, fd
+        return granted.segment, granted.size
 
     # ---- the end
 
@@ -406,42 +362,6 @@ def _covers(described: WireArray, place: tuple[int, int]) -> bool:
     return holds(described.offset, _nbytes(described), *place)
 
 
-class Output:
-    """An array that this task allocated."""
-
-    __slots__ = ("_reader", "array", "described", "mapping")
-
-    array: ShmArray
-    described: WireArray
-
-    def __init__(self, make_map: Any, segment: int, size: int, fd: int) -> None:
-        try:
-            # A second description, opened for reading only: `hand_over` maps it, and a map of
-            # the granted one would count as a writer for ever.
-            self._reader = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                self.mapping: Mapping = make_map(segment, size, fd)
-            except OSError:
-                os.close(self._reader)
-                raise
-        finally:
-            os.close(fd)
-
-    def hand_over(self) -> None:
-        """Give the bytes to the host: nothing that is written here from now on reaches others."""
-        arrays.freeze(self.array)
-        self.mapping.make_private(self._reader)
-
-    def close(self) -> None:
-        if self._reader >= 0:
-            os.close(self._reader)
-            self._reader = -1
-        memory = arrays.memory_of(self.array)
-        if memory is not None:
-            # Later tasks cannot refer to a segment that was granted to this one.
-            memory.origin.kind = "private"
-
-
 def _can_be_key(key: str) -> bool:
     return len(key) <= _LONGEST_KEY and len(key.encode("utf-8", "replace")) <= _LONGEST_KEY
 
@@ -454,6 +374,21 @@ def _lengths(shape: Any) -> tuple[int, ...]:
     if any(length < 0 for length in lengths):
         raise ValueError(f"shape {lengths}: lengths cannot be negative")
     return lengths
+
+
+def _array_over(
+    mapping: Mapping, described: WireArray, dtype: np.dtype[Any], origin: Origin, *, writable: bool
+) -> ShmArray:
+    """A described array in a map of its segment."""
+    return over_memory(
+        mapping.address + described.offset,
+        dtype,
+        described.shape,
+        described.strides,
+        writable=writable,
+        origin=origin,
+        keep=mapping,
+    )
 
 
 def _require_inside(
