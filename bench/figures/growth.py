@@ -144,7 +144,7 @@ def _first_touches() -> Iterator[tuple[str, Task]]:
             engine.heavy.put("warm", np.zeros(4))
             for _ in range(200):
                 engine.run(first_of_key, "warm")
-            for _ in range(31 if nbytes < 1 << 30 else 3):
+            for _ in range(31 if nbytes < 1 << 30 else 9):
                 array = engine.heavy.alloc("a", nbytes // 8)
                 array.publish()
                 del array

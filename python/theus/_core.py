@@ -426,6 +426,8 @@ def _function(library: c.CDLL, name: str) -> Any:
 
 def span_array(spans: Sequence[Buffer]) -> tuple[Any, list[Any]]:
     """An array of theus_span over `spans`, and what must live as long as it is used."""
+    if len(spans) == 1 and type(spans[0]) is bytes:  # as most are
+        return abi.GivenSpan(spans[0], len(spans[0])), [spans[0]]
     array: Any = (abi.GivenSpan * (len(spans) or 1))()
     kept: list[Any] = []
     for index, buffer in enumerate(spans):
