@@ -255,7 +255,10 @@ func theusgo_take(h C.uint64_t, out *C.theus_small, err *C.theus_error) C.int32_
 		if bad != nil || out.taken == 0 {
 			return bad
 		}
-		return release(uint64(h))
+		if bad = release(uint64(h)); bad != nil { // by another call meanwhile
+			out.taken = 0
+		}
+		return bad
 	})
 }
 

@@ -135,6 +135,61 @@ func TestEndingATaskMovesTheOneThatWasSentAheadOfIt(t *testing.T) {
 	require.Equal(t, "moved", text(f.end(second)))
 }
 
+// Of functions that are known to be instant, two are sent ahead.
+func TestEndsOfThreeTasksThatOneWorkerHas(t *testing.T) {
+	for name, end := range map[string]func(f *fixture, gate string, first *Task, behind []*Task){
+		"in their order": func(f *fixture, gate string, first *Task, behind []*Task) {
+			require.NoError(f.t, os.WriteFile(gate, nil, 0o600))
+			require.Equal(f.t, "waited", text(f.end(first)))
+		},
+		"the first is cancelled": func(f *fixture, gate string, first *Task, behind []*Task) {
+			f.Cancel(first)
+			require.Equal(f.t, Cancelled, f.end(first).Status)
+		},
+		"the others are cancelled": func(f *fixture, gate string, first *Task, behind []*Task) {
+			for _, task := range behind[:2] {
+				f.Cancel(task)
+				require.Equal(f.t, Cancelled, f.end(task).Status)
+			}
+			require.NoError(f.t, os.WriteFile(gate, nil, 0o600))
+			require.Equal(f.t, "waited", text(f.end(first)))
+		},
+		"the worker dies": func(f *fixture, gate string, first *Task, behind []*Task) {
+			for _, pid := range f.Processes()[1:] { // the first is the zygote
+				require.NoError(f.t, unix.Kill(pid, unix.SIGKILL))
+			}
+			require.Equal(f.t, Crashed, f.end(first).Status)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t, 1, "zygote")
+			gate := filepath.Join(t.TempDir(), "gate")
+			require.NoError(t, os.WriteFile(gate, nil, 0o600))
+			for range 4 {
+				f.run("wait-for " + gate)
+				f.end(f.submit(f.call("echo", "")))
+			}
+			require.NoError(t, os.Remove(gate))
+			first := f.start("wait-for " + gate)
+			var behind []*Task
+			for i := range 3 {
+				behind = append(behind, f.submit(f.call("echo", fmt.Sprint(i))))
+			}
+			eventually(t, "three are with the worker, and it has begun", func() bool {
+				s := f.Stats()
+				return s.Running == 3 && s.Queued == 1 && f.started(first)
+			})
+			end(f, gate, first, behind)
+			for i, task := range behind {
+				if o := f.end(task); o.Status != Cancelled {
+					require.Equal(t, fmt.Sprint(i), text(o))
+				}
+			}
+			require.Equal(t, "next", text(f.end(f.submit(f.call("echo", "next")))))
+		})
+	}
+}
+
 // A worker keeps no map of it beyond a task.
 func TestAnOutputIsGivenWritableWithEachTask(t *testing.T) {
 	f := newFixture(t, 1, "zygote")

@@ -48,10 +48,15 @@ func (p *Pool) AwaitRetired(timeout time.Duration, enough func() bool) {
 	}
 }
 
-// letGo notes that a worker does not map something any more. mu is held.
+// letGo notes that a worker does not map something any more, once mu, which is held, is released: the kernel may take long to free a
+// large segment, and callers of the library wait for mu with Python's lock.
 func (p *Pool) letGo(note func()) {
-	note()
-	p.announceFreed()
+	p.after(func() {
+		note()
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.announceFreed()
+	})
 }
 
 // announceFreed wakes who waits for memory. mu is held.

@@ -26,13 +26,17 @@ func (s *Segment) Adopt() error {
 	return s.adopt()
 }
 
-// share forbids writing for ever, before anybody but the host has the segment. s.mu is held.
+// share forbids writing for ever, before anybody but the host has the segment. Somebody may have opened the host's descriptor by its
+// name in /proc meanwhile, so it is proved once more that nobody writes. s.mu is held.
 func (s *Segment) share() error {
 	if !s.sole {
 		return nil
 	}
 	if err := s.forbidWriting(); err != nil {
 		return err
+	}
+	if err := readLease(s.fd); err != nil {
+		return s.fail("share", err)
 	}
 	s.sole = false
 	return nil
@@ -46,7 +50,7 @@ func (s *Segment) adopt() error {
 	if !s.heap.features.Leases {
 		return s.fail("adopt", ErrNoProof)
 	}
-	if s.unseen() {
+	if s.unseen() { // nobody is left who could write it, or open it again
 		s.state, s.sole = frozen, true
 		return nil
 	}
@@ -73,7 +77,7 @@ func (s *Segment) forbidWriting() error {
 		return nil
 	}
 	// Only a writer may seal. The kernel has forgotten this one when close returns.
-	fd, err := reopen(s.fd, syscall.O_RDWR)
+	fd, err := s.reopen(syscall.O_RDWR)
 	if err != nil {
 		return err
 	}

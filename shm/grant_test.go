@@ -136,6 +136,43 @@ func TestAResultThatSomebodySeesIsNotGrantedAgain(t *testing.T) {
 	}
 }
 
+// Making it stopped halfway: neither are its pages all there, nor were its bytes counted.
+func TestAGrantThatHasFailedIsNotGrantedAgain(t *testing.T) {
+	needsWriteLeases(t)
+	h := heapFor(t)
+	h.memory = func() (int, bool, error) { fd, err := newTmpfile("/dev/shm"); return fd, false, err } // as where memfd is forbidden
+	pieces := 0
+	h.allocate = func(fd int, offset, n int64) error {
+		if pieces++; pieces > 1 {
+			return unix.ENOSPC
+		}
+		return fallocate(fd, offset, n)
+	}
+	_, _, _, err := h.Grant(4*largestPiece, "too much")
+	require.ErrorAs(t, err, new(*FullError))
+	assert.Zero(t, h.Stats().FreeList)
+	assert.Zero(t, h.Stats().InUse)
+}
+
+func TestSealingAResultGivesBackWhatIsKeptWhenDescriptorsRunOut(t *testing.T) {
+	needsWriteLeases(t)
+	h := heapFor(t)
+	s, _ := result(t, h, 1)
+	defer s.Unref()
+	require.NoError(t, s.Adopt())
+	other, _ := result(t, h, 1)
+	require.NoError(t, other.Adopt())
+	other.Unref()
+	require.NotZero(t, h.Stats().FreeList)
+	full := fillDescriptors(t)
+	err := s.Freeze()
+	for _, fd := range full {
+		closeFD(fd)
+	}
+	require.NoError(t, err)
+	assert.Zero(t, h.Stats().FreeList)
+}
+
 // A task that ends without a result may have its memory mapped for longer.
 func TestWhatWasGrantedInVainIsGrantedAgainOnceItsWriterHasLetGo(t *testing.T) {
 	needsWriteLeases(t)
@@ -154,4 +191,20 @@ func TestWhatWasGrantedInVainIsGrantedAgainOnceItsWriterHasLetGo(t *testing.T) {
 	s.Unref() // as if it had been acknowledged, and is in use still
 	assert.Zero(t, h.Stats().FreeList)
 	closeFD(writer)
+}
+
+// fillDescriptors leaves this process without one to spare.
+func fillDescriptors(t *testing.T) (taken []int) {
+	t.Helper()
+	var limit unix.Rlimit
+	require.NoError(t, unix.Getrlimit(unix.RLIMIT_NOFILE, &limit))
+	t.Cleanup(func() { require.NoError(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &limit)) })
+	require.NoError(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 64, Max: limit.Max}))
+	for {
+		fd, err := dup(0)
+		if err != nil {
+			return taken
+		}
+		taken = append(taken, fd)
+	}
 }

@@ -74,6 +74,8 @@ func (s *Segment) unseen() bool {
 // Freeze has moved, so that nobody has its address, or a file that was granted and can still be written. s.mu is held.
 func (s *Segment) usableFor() kind {
 	switch {
+	case s.unfinished:
+		return forNothing
 	case s.arena != nil:
 		return forArenas
 	case s.state == frozen && s.w.addr != 0:

@@ -34,19 +34,21 @@ type Segment struct {
 	refs   atomic.Int64
 	gone   func() // see OnGone
 
-	mu       sync.Mutex
-	state    state
-	reuse    kind  // set when it is dropped
-	appended int64 // bytes, of a segment that Append fills
-	remotes  int
-	sole     bool    // frozen by the proof that nobody else has it, in place of the seal that forbids writing for ever: see Adopt
-	sealable bool    // a memfd
-	fd       int     // the host's description: O_RDWR, or O_RDONLY if granted or an output that is settled
-	address  uintptr // first one given out; set once, before the segment is
-	w        mapping // writable; after Freeze moved aside, still warm
-	r        mapping // read-only, made when first asked for
-	stale    mapping // private, where w was before Freeze
-	aside    mapping // where PrepareFreeze has moved w's page tables
+	mu    sync.Mutex
+	state state
+	reuse kind // what its memory can be used for when the last worker has let go, found out when it is dropped
+
+	unfinished bool  // making it has failed: its pages may not all be there
+	appended   int64 // bytes, of a segment that Append fills
+	remotes    int
+	sole       bool    // frozen by the proof that nobody else has it, in place of the seal that forbids writing for ever: see Adopt
+	sealable   bool    // a memfd
+	fd         int     // the host's description: O_RDWR, or O_RDONLY if granted or an output that is settled
+	address    uintptr // first one given out; set once, before the segment is
+	w          mapping // writable; after Freeze moved aside, still warm
+	r          mapping // read-only, made when first asked for
+	stale      mapping // private, where w was before Freeze
+	aside      mapping // where PrepareFreeze has moved w's page tables
 }
 
 // ID tells segments of this process apart: never 0, never used again.
@@ -370,6 +372,7 @@ func (s *Segment) orGiveUp(err error) (*Segment, error) {
 	}
 	s.refs.Store(0)
 	s.charge.abort()
+	s.unfinished = true
 	s.drop()
 	return nil, err
 }

@@ -12,7 +12,6 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from .errors import TheusError
 
@@ -23,8 +22,6 @@ THREADS = 24
 ADDRESS_SPACE = 1 << 30
 
 _SEMAPHORE = 64  # bytes, at least those of a sem_t
-# Lives for ever: Ctrl-C may come before all threads that wait on it have ended.
-_GATES: dict[str, Any] = {}
 
 
 def require_platform() -> None:
@@ -145,29 +142,43 @@ def _address_space_left(size: int) -> bool:
 
 
 def _threads_left(wanted: int) -> int:
-    """Start up to `wanted` threads at once, end them, and say how many there were.
+    """Start up to `wanted` threads at once, end them, and say how many there were."""
+    import threading
 
-    They run nothing but the C library's sem_wait: Python's own threads would all wait for the
-    interpreter's lock first, which takes up to 30 ms.
-    """
+    started: list[int] = []
+
+    # On a thread, where no handler of a signal can leave half of it undone.
+    def probe() -> None:
+        started.append(1 + _start_and_end(wanted - 1))
+
+    thread = threading.Thread(target=probe, name="theus-preflight", daemon=True)
+    try:
+        thread.start()
+    except RuntimeError:  # "can't start new thread"
+        return 0
+    thread.join()
+    return started[0]
+
+
+def _start_and_end(wanted: int) -> int:
+    """`_threads_left`, with threads that run nothing but the C library's sem_wait: Python's own
+    would all wait for the interpreter's lock first, which takes up to 30 ms."""
     import ctypes as c
 
     libc = c.CDLL(None)
-    gate = _GATES.setdefault("gate", (c.c_char * _SEMAPHORE)())
+    gate = (c.c_char * _SEMAPHORE)()
     threads = (c.c_ulong * wanted)()
     started = 0
     libc.sem_init(gate, 0, 0)
-    try:
-        while started < wanted:
-            place = c.byref(threads, started * c.sizeof(c.c_ulong))
-            if libc.pthread_create(place, None, libc.sem_wait, gate):
-                break
-            started += 1
-    finally:
-        for _ in range(started):
-            libc.sem_post(gate)
-        for thread in threads[:started]:
-            libc.pthread_join(c.c_ulong(thread), None)
+    while started < wanted:
+        place = c.byref(threads, started * c.sizeof(c.c_ulong))
+        if libc.pthread_create(place, None, libc.sem_wait, gate):
+            break
+        started += 1
+    for _ in range(started):
+        libc.sem_post(gate)
+    for thread in threads[:started]:
+        libc.pthread_join(c.c_ulong(thread), None)
     return started
 
 

@@ -131,7 +131,7 @@ def encode_call(args: Sequence[Any], kwargs: Mapping[str, Any]) -> payload.Encod
         StatelessnessError: something in it cannot leave this process.
     """
     value = ("call", tuple(args), dict(kwargs))
-    if payload.are_plain(itertools.chain(args, kwargs.values())):
+    if payload.are_plain(itertools.chain(args, kwargs, kwargs.values())):
         return payload.encode_plain(value)
     return _encode([value], lambda failure: _explain_call(args, kwargs, failure))
 
@@ -183,15 +183,24 @@ def outcome(engine: int, task: int) -> Any:
 
     The task's handle is released.
     """
-    small = core().take(task)
-    if small is not None:
-        # A pickle says itself where it ends, so what is behind it in the struct does not matter.
-        return None if small.codec == abi.CODEC_NONE else _loaded(lambda: pickle.loads(small.data))
+    taken = False
     try:
+        small = core().take(task)
+        if small is not None:
+            taken = True
+            return _decode_small(small)
         value = _value_of(engine, task)
         return _loaded(lambda: _decode(engine, task, value))
     finally:
-        core().release(task)
+        if not taken:
+            core().release(task)
+
+
+def _decode_small(small: abi.Small) -> Any:
+    if small.codec == abi.CODEC_NONE:
+        return None
+    # A pickle says itself where it ends, so what is behind it in the struct does not matter.
+    return _loaded(lambda: pickle.loads(small.data))
 
 
 def batch_outcome(engine: int, task: int) -> tuple[list[Any], BaseException | None]:

@@ -19,6 +19,11 @@ def sum_of(a: int, b: int) -> int:
     return a + b
 
 
+def letters(count: int) -> bytes:
+    """A result of some size."""
+    return b"a" * count
+
+
 def fail(text: str) -> None:
     """Raises."""
     raise ValueError(text)

@@ -53,6 +53,49 @@ static void small_results_take_one_call(theus_engine engine) {
   OK(theus_release(task));
 }
 
+/* Of a task that gives raw bytes, as many as asked for. */
+static theus_task letters(theus_engine engine, const char *json) {
+  theus_span in = {json, strlen(json)};
+  theus_call call = {.struct_size = sizeof call,
+                     .target = "c_tasks:letters",
+                     .in_codec = THEUS_CODEC_JSON,
+                     .out_codec = THEUS_CODEC_RAW,
+                     .in = &in,
+                     .nin = 1};
+  theus_task task;
+  OK(theus_execute(engine, &call, &task, &err));
+  return task;
+}
+
+static void results_are_small_up_to_a_size(theus_engine engine) {
+  theus_small small = {.struct_size = sizeof small};
+  theus_task task = letters(engine, "{\"count\": 1000}");
+  OK(theus_wait(task, 60000, &err));
+  OK(theus_take(task, &small, &err));
+  CHECK(small.taken == 1 && small.codec == THEUS_CODEC_RAW && small.len == THEUS_SMALL);
+  CHECK(small.data[0] == 'a' && small.data[THEUS_SMALL - 1] == 'a');
+
+  task = letters(engine, "{\"count\": 0}");
+  OK(theus_wait(task, 60000, &err));
+  OK(theus_take(task, &small, &err));
+  CHECK(small.taken == 1 && small.len == 0);
+
+  task = letters(engine, "{\"count\": 1001}");
+  OK(theus_wait(task, 60000, &err));
+  OK(theus_take(task, &small, &err));
+  CHECK(small.taken == 0);
+  OK(theus_release(task));
+
+  task = start(engine, "c_tasks:hang", "{}");
+  FAILS(THEUS_EPENDING, theus_take(task, &small, &err));
+  CHECK(small.taken == 0);
+  OK(theus_cancel(task, &err));
+  OK(theus_wait(task, 60000, &err));
+  OK(theus_take(task, &small, &err));
+  CHECK(small.taken == 0);
+  OK(theus_release(task));
+}
+
 static void arrays_are_shared(theus_engine engine) {
   const int64_t shape[] = {500, 400};
   theus_buf buf;
@@ -226,6 +269,7 @@ int main(void) {
   OK(theus_open(&options, &engine, &err));
   FAILS(THEUS_EINVAL, theus_release(engine));
   small_results_take_one_call(engine);
+  results_are_small_up_to_a_size(engine);
   arrays_are_shared(engine);
   failures_are_described(engine);
   state_is_versioned(engine);

@@ -125,4 +125,5 @@ if VARIABLE in os.environ:  # else this is the host, which imports it for Plan
     os.pidfd_open = _fails("pidfd_open", os.pidfd_open, workers=False)
     patched: Any = socket.socket
     patched.send = _fails("send", _socket.socket.send, workers=True)
+    patched.sendmsg = _fails("sendmsg", _socket.socket.sendmsg, workers=False)  # with a pidfd
     patched.recvmsg = _receive

@@ -60,6 +60,23 @@ def test_a_worker_that_cannot_be_forked_is_forked_later(
         until(lambda: len(descendants(os.getpid())) == 2, "a zygote and its worker, nothing else")
 
 
+def test_a_worker_that_cannot_be_told_of_at_once_is_told_of_later(fails: Fails) -> None:
+    plan = fails("sendmsg", errno.ETOOMANYREFS, times=3, nth=EVERY)
+    with engine() as one:
+        assert one.run(pow, 2, 3) == 8
+        assert plan.happened() == 3
+
+
+def test_a_zygote_that_cannot_tell_of_a_worker_is_replaced(
+    fails: Fails, capfd: pytest.CaptureFixture[str]
+) -> None:
+    plan = fails("sendmsg", errno.EPERM)
+    with engine() as one:
+        assert one.run(pow, 2, 3) == 8
+        assert plan.happened() == 1
+    capfd.readouterr()  # what it says at its end
+
+
 def test_a_replacement_that_cannot_be_forked_is_forked_later(fails: Fails) -> None:
     plan = fails("fork", errno.EAGAIN, nth=2)
     with engine() as one:

@@ -41,6 +41,32 @@ def test_too_few_threads_are_an_error_and_not_the_end(tmp_path: Path) -> None:
     assert "RLIMIT_NPROC is 3" in printed_by(code, tmp_path)
 
 
+def test_an_interrupt_while_threads_are_probed_leaves_none_and_hangs_nowhere(
+    tmp_path: Path,
+) -> None:
+    code = """
+import os, random, signal
+from theus import _preflight
+
+def interrupt(*_):
+    raise KeyboardInterrupt
+
+signal.signal(signal.SIGALRM, interrupt)
+interrupted = 0
+for _ in range(300):
+    try:
+        signal.setitimer(signal.ITIMER_REAL, random.uniform(1e-5, 3e-3))
+        assert _preflight._threads_left(24) == 24
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    except KeyboardInterrupt:
+        interrupted += 1
+while len(os.listdir("/proc/self/task")) > 1:
+    pass
+print(interrupted > 3)
+"""
+    assert printed_by(code, tmp_path) == "True"
+
+
 def test_the_limit_of_descriptors_stays_as_it_was(tmp_path: Path) -> None:
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     code = (

@@ -161,6 +161,9 @@ class Point:
 class Odd(Exception):
     pass
 
+class Name(str):
+    pass
+
 SCALE = 3
 
 def helper(n):
@@ -195,6 +198,7 @@ mirrored = engine.run(Point.mirrored, Point(1, 2))
 print(type(mirrored) is Point, mirrored == Point(2, 1))
 print(engine.run(Point, 3, 4) == Point(3, 4))
 print(engine.run("total", scale=2.0))
+print(engine.run(dict, **{Name("a"): 1}))
 try:
     engine.run(refuse, 3)
 except Odd as odd:
@@ -213,6 +217,7 @@ SCRIPT_SHOWN = """42
 True True
 True
 20.0
+{'a': 1}
 caught 3 is odd
 the newest definition
 """

@@ -92,6 +92,18 @@ class TestStart:
             assert host.hello["mode"] == "fork"
             assert host.spawn()[0].run(lambda ctx: 1) == 1
 
+    def test_what_preloaded_modules_drop_is_gone(self, tmp_path: Path) -> None:
+        (tmp_path / "drops_a_cycle.py").write_text(
+            "import weakref\n"
+            "class Node: pass\n"
+            "node = Node()\n"
+            "node.itself, seen = node, weakref.ref(node)\n"
+            "del node\n"
+        )
+        with Host(sys_path=[*sys.path, str(tmp_path)], preload=["drops_a_cycle"]) as host:
+            (worker,) = host.spawn()
+            assert worker.run(lambda ctx: sys.modules["drops_a_cycle"].seen() is None)
+
     def test_preloaded_modules_are_there_and_blas_has_its_threads(self) -> None:
         with Host(threads=2) as host:
             (worker,) = host.spawn()

@@ -14,6 +14,8 @@ from .refusals import raise_refusal
 from .segments import Segments
 from .wire import Reader, WireArray
 
+_GRANTED = 0
+
 
 class Granted(NamedTuple):
     """A segment to write to.
@@ -43,7 +45,7 @@ def ask(link: Link, task: int, nbytes: int, label: str) -> Granted:
 def _ask(link: Link, task: int, nbytes: int, label: str) -> Granted:
     with link.allocate(task, nbytes, label) as answer:
         fields = Reader(answer.payload)
-        if fields.u8():
+        if fields.u8() != _GRANTED:
             raise_refusal(fields.text())
         segment, size, used = fields.u64(), fields.u64(), bool(fields.u8())
         fd = answer.take_fd()

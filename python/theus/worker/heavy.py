@@ -80,10 +80,10 @@ class TaskHeavy(HeavyView):
         if found is not None:
             return found
         described = self._described.get(key)
-        known = None if described is None else self._link.segments.views.get(described)
-        if known is None:
+        found = None if described is None else self._link.segments.view_of(described)
+        if found is None:
             return self._look_up(key)
-        found = self._found[key] = known.view()
+        self._found[key] = found
         return found
 
     @uninterrupted
@@ -129,13 +129,14 @@ class TaskHeavy(HeavyView):
 
     def _view(self, described: WireArray) -> ShmArray:
         segments = self._link.segments
-        found = segments.views.get(described)
-        if found is None:  # making one takes 5 µs
-            found = self._over_map(described)
-            if not found.flags.writeable:
-                segments.keep_view(described, found)
-        # Each task has a view of its own, whose shape it may change.
-        return found.view()
+        found = segments.view_of(described)
+        if found is not None:
+            return found
+        made = self._over_map(described)  # takes 5 µs
+        if made.flags.writeable:
+            return made
+        segments.keep_view(described, made)
+        return made.view()
 
     def _over_map(self, described: WireArray) -> ShmArray:
         mapping = self._mapping(described.segment, described.key)
@@ -289,8 +290,10 @@ class TaskHeavy(HeavyView):
             The segment's number and size. Nothing of it stays mapped here.
         """
         granted = ask(self._link, self._task, size, label)
-        mapping = self._link.segments.map_output(granted.segment, granted.size, granted.fd)
-        os.close(granted.fd)
+        try:
+            mapping = self._link.segments.map_output(granted.segment, granted.size, granted.fd)
+        finally:
+            os.close(granted.fd)
         target = bytes_over(mapping.address, mapping.size, writable=True, keep=None)
         for offset, span in spans:
             target[offset : offset + span.nbytes] = span

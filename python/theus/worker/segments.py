@@ -10,11 +10,13 @@ from __future__ import annotations
 import collections
 import contextlib
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..mapping import PAGE_SIZE, Mapping, map_private, map_shared
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from ..arrays import ShmArray
     from .wire import WireArray
 
@@ -23,8 +25,8 @@ if TYPE_CHECKING:
 _POPULATED = 32 << 20
 
 
-# How many arrays that tasks have read lately are kept for the next one, and of how many tasks, and
-# how many bytes of them, the description is.
+# So many arrays that tasks have read lately are kept for the next one, and so many descriptions of
+# arrays, if they are no longer than so many bytes.
 _LATELY = 64
 _SHORT = 1024
 
@@ -34,13 +36,11 @@ class Segments:
 
     Attributes:
         described: arrays by the bytes that describe them: task after task comes with the same.
-        views: arrays over shared maps by their description, of which tasks are given views. They
-            hold their maps until those are retired.
     """
 
     def __init__(self) -> None:
         self.described: dict[bytes, list[WireArray]] = {}
-        self.views: dict[WireArray, ShmArray] = {}
+        self._views: dict[WireArray, tuple[ShmArray, np.dtype[Any]]] = {}
         self._shared: dict[int, Mapping] = {}
         self._maps: collections.Counter[int] = collections.Counter()
         self._retired: set[int] = set()
@@ -67,7 +67,7 @@ class Segments:
                 try:
                     found = self._map(segment, size, fd, writable)
                 except OSError:
-                    self.views.clear()
+                    self._views.clear()
                     self._shared.clear()  # too many maps; what is in use stays mapped
                     found = self._map(segment, size, fd, writable)
                 self._shared[segment] = found
@@ -83,10 +83,21 @@ class Segments:
             self.described[described] = arrays
 
     def keep_view(self, described: WireArray, array: ShmArray) -> None:
-        """Keep an array over a shared map, for the next task that reads it."""
-        if len(self.views) >= _LATELY:
-            self.views.clear()
-        self.views[described] = array
+        """Keep an array over a shared map, for tasks that read it; until the map is retired."""
+        if len(self._views) >= _LATELY:
+            self._views.clear()
+        self._views[described] = array, array.dtype
+
+    def view_of(self, described: WireArray) -> ShmArray | None:
+        """A view of such an array, whose shape a task may change; None: there is none."""
+        known = self._views.get(described)
+        if known is None:
+            return None
+        array, dtype = known
+        # A task gets at what is kept here as the base of its view.
+        if array.shape != described.shape or array.strides != described.strides:
+            return None
+        return array.view() if array.dtype is dtype else None
 
     def map_private(self, segment: int, size: int, fd: int, reservation: int = 0) -> Mapping:
         """Map a segment so that what is written stays here. Closes `fd`.
@@ -185,9 +196,9 @@ class Segments:
         that it does not need any more; each is told once.
         """
         if self._retired:
-            for described in list(self.views):  # another thread of the task's may add some
+            for described in list(self._views):  # another thread of the task's may add some
                 if described.segment in self._retired:
-                    self.views.pop(described, None)
+                    self._views.pop(described, None)
         with contextlib.suppress(IndexError):
             while True:
                 segment = self._unmapped.popleft()

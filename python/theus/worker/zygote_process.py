@@ -166,8 +166,10 @@ class Zygote:
             "warnings": self._warnings,
         }
         self._send(frames.ZYGOTE_READY, 0, json.dumps(hello).encode())
-        # What is here now stays: left out of collections, its pages stay shared. There is little
-        # garbage among it, and finding that would take 5 ms.
+        # What is here now stays: left out of collections, its pages stay shared. What only our own
+        # modules leave is not worth the 5 ms that looking for garbage takes.
+        if set(self._config.get("preload") or ()) - {"numpy"}:
+            gc.collect()
         gc.freeze()
 
     @staticmethod
