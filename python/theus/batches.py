@@ -8,14 +8,18 @@ takes is not known beforehand: batches begin with one item and grow until one ta
 from __future__ import annotations
 
 import collections
+import contextlib
 import itertools
 import operator
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator
-from typing import Any, Literal, Protocol
+from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-__all__ = ["BatchSize", "BatchTask", "MapResults", "Submit", "progress_bar"]
+if TYPE_CHECKING:
+    import asyncio
+
+__all__ = ["BatchSize", "BatchTask", "Batches", "MapResults", "progress_bar"]
 
 TARGET = 0.05
 GROWTH = 4
@@ -41,8 +45,20 @@ class BatchTask(Protocol):
         """End the batch, whatever it does."""
 
 
-Submit = Callable[[int, list[tuple[Any, ...]], bool], BatchTask]
-"""(index of the first item, arguments of each item, whether it is awaited) -> the batch."""
+class Batches(Protocol):
+    """Sends the batches of one map."""
+
+    def submit(self, first: int, items: list[tuple[Any, ...]], awaited: bool) -> BatchTask:
+        """Send one.
+
+        Args:
+            first: index of its first item.
+            items: the arguments of each.
+            awaited: whether an asyncio loop waits for it.
+        """
+
+    def wait_for_any(self, batches: Sequence[Any]) -> int:
+        """Wait, as `BatchTask.wait` does, until one of them has ended, and give its place."""
 
 
 class BatchSize:
@@ -94,7 +110,7 @@ class BatchSize:
 
 
 class MapResults:
-    """The results of a map, in order: an iterator and an asynchronous iterator, to be used once.
+    """The results of a map: an iterator and an asynchronous iterator, to be used once.
 
     Nothing is sent before the first result is asked for, and never more than a few batches ahead
     of what was taken. Closing it, or dropping it, cancels what is on its way.
@@ -102,10 +118,11 @@ class MapResults:
 
     def __init__(
         self,
-        submit: Submit,
+        batches: Batches,
         iterables: tuple[Iterable[Any], ...],
         *,
         chunksize: int | Literal["auto"],
+        ordered: bool,
         workers: int,
         progress: bool,
         name: str,
@@ -116,7 +133,8 @@ class MapResults:
         sizes = BatchSize(None if chunksize == "auto" else chunksize, workers, expected)
         items = zip(*(iter(i) for i in iterables), strict=False)
         bar = (lambda: progress_bar(expected, name)) if progress else None
-        self._window: _Window | None = _Window(submit, items, sizes, 2 * workers + 2, bar)
+        limit = 2 * workers + 2
+        self._window: _Window | None = _Window(batches, items, sizes, limit, bar, ordered=ordered)
         # The generators refer to the window only, not to this object: dropping it ends them.
         self._generator: Generator[Any, None, None] | None = None
 
@@ -148,17 +166,21 @@ class _Window:
 
     def __init__(
         self,
-        submit: Submit,
+        batches: Batches,
         items: Iterator[tuple[Any, ...]],
         sizes: BatchSize,
         limit: int,
         bar: Callable[[], ProgressBar] | None,
+        *,
+        ordered: bool,
     ) -> None:
-        self._submit = submit
+        self._batches = batches
+        self._ordered = ordered
         self._items = items
         self._sizes = sizes
         self._limit = limit
         self._flight: collections.deque[tuple[BatchTask, int]] = collections.deque()
+        self._waiting: dict[BatchTask, asyncio.Future[None]] = {}  # of those that are awaited
         self._first = 0
         self._make_bar = bar
         self._bar: ProgressBar | None = None
@@ -167,8 +189,7 @@ class _Window:
         try:
             self._fill(awaited=False)
             while self._flight:
-                self._flight[0][0].wait()
-                yield from self._values()
+                yield from self._values(self._wait())
                 self._fill(awaited=False)
         finally:
             self._end()
@@ -177,12 +198,36 @@ class _Window:
         try:
             self._fill(awaited=True)
             while self._flight:
-                await self._flight[0][0].ended()
-                for value in self._values():
+                for value in self._values(await self._wait_async()):
                     yield value
                 self._fill(awaited=True)
         finally:
             self._end()
+
+    def _wait(self) -> int:
+        """Wait for the batch that comes next; gives its place."""
+        if not self._ordered:
+            return self._batches.wait_for_any([task for task, _ in self._flight])
+        self._flight[0][0].wait()
+        return 0
+
+    async def _wait_async(self) -> int:
+        if self._ordered:
+            await self._flight[0][0].ended()
+            return 0
+        import asyncio  # by now its user has imported it
+
+        for task, _ in self._flight:
+            if task not in self._waiting:
+                self._waiting[task] = asyncio.ensure_future(task.ended())
+        await asyncio.wait(self._waiting.values(), return_when=asyncio.FIRST_COMPLETED)
+        place, ended = next(
+            (place, task)
+            for place, (task, _) in enumerate(self._flight)
+            if self._waiting[task].done()
+        )
+        self._waiting.pop(ended).result()
+        return place
 
     def _fill(self, *, awaited: bool) -> None:
         if self._make_bar is not None and self._bar is None:
@@ -191,12 +236,14 @@ class _Window:
             batch = list(itertools.islice(self._items, self._sizes.next()))
             if not batch:
                 return
-            self._flight.append((self._submit(self._first, batch, awaited), len(batch)))
+            task = self._batches.submit(self._first, batch, awaited)
+            self._flight.append((task, len(batch)))
             self._first += len(batch)
 
-    def _values(self) -> Iterator[Any]:
-        """Of the first batch, which has ended."""
-        task, count = self._flight.popleft()
+    def _values(self, place: int) -> Iterator[Any]:
+        """Of a batch that has ended."""
+        task, count = self._flight[place]
+        del self._flight[place]
         self._sizes.ended(count, time.perf_counter())
         values, failure = task.take()
         values.reverse()
@@ -208,6 +255,9 @@ class _Window:
             raise failure
 
     def _end(self) -> None:
+        while self._waiting:
+            with contextlib.suppress(RuntimeError):  # its loop is closed
+                self._waiting.popitem()[1].cancel()
         while self._flight:
             self._flight.pop()[0].cancel()
         if self._bar is not None:

@@ -8,7 +8,7 @@ from concurrent.futures import Future
 from typing import Any
 
 from ._core import core
-from .batches import Submit
+from .batches import Batches
 from .calls import Call, Limits, Process
 from .completions import TaskFuture
 from .contracts import contract_of
@@ -132,13 +132,13 @@ class Dispatcher:
 
     # -- a batch of a map ----------------------------------------------------------------------
 
-    def batches(self, fn: Process, limits: Limits, output: MapOutput | None = None) -> Submit:
+    def batches(self, fn: Process, limits: Limits, output: MapOutput | None = None) -> Batches:
         """What sends the batches of one map."""
         from .map_tasks import LocalBatches, PoolBatches
 
         self.session.require_open()
         batches = PoolBatches if self.maps_in_workers(fn) else LocalBatches
-        return batches(self.session, fn, limits, output).submit
+        return batches(self.session, fn, limits, output)
 
     def maps_in_workers(self, fn: Process) -> bool:
         """Whether worker processes run the items of a map of this function."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from typing import Any
 
 from . import tasks
@@ -15,9 +15,10 @@ from .declared_inputs import checked_inputs, heavy_keys
 from .dispatch import wait_for_task
 from .errors import EngineClosed, ForkedProcessError
 from .exiting import end_thread_at_exit
+from .first_ends import FirstEnds
 from .map_output import MapOutput
 from .session import Session
-from .waiting import wait_quietly
+from .waiting import in_slices, wait_quietly
 
 __all__ = ["LocalBatches", "PoolBatches"]
 
@@ -55,6 +56,13 @@ class PoolBatches(_Batches):
         self._contract = contract_of(fn)
         self._function = session.functions.handle(fn)
         self._commit = committing(session, fn)
+        self._ends: FirstEnds | None = None
+
+    def wait_for_any(self, batches: Sequence[_PoolBatch]) -> int:
+        """Wait until one of them has ended, and give its place."""
+        if self._ends is None:
+            self._ends = FirstEnds(self._session.engine)
+        return self._ends.wait([batch.task for batch in batches])
 
     def submit(self, first: int, items: list[Item], awaited: bool) -> _PoolBatch:
         """Send a batch whose first item has the index `first`."""
@@ -87,21 +95,21 @@ class _PoolBatch:
         self._commit = commit
         self._queue = session.loops.of_running_loop() if awaited else None
         try:
-            self._task = prepared.submit(self._engine)
+            self.task = prepared.submit(self._engine)
         except BaseException:
             prepared.let_go(ended=False)
             raise
 
     def wait(self) -> None:
-        wait_for_task(self._task)
+        wait_for_task(self.task)
 
     async def ended(self) -> None:
         assert self._queue is not None, "not begun to be awaited"
-        await self._queue.end_of(self._task)
+        await self._queue.end_of(self.task)
 
     def take(self) -> tuple[list[Any], BaseException | None]:
         try:
-            values, failure = tasks.batch_outcome(self._engine, self._task)
+            values, failure = tasks.batch_outcome(self._engine, self.task)
         except EngineClosed:
             end_thread_at_exit()
             raise
@@ -114,11 +122,11 @@ class _PoolBatch:
         # A map that was not read to its end is cancelled by the garbage collector, perhaps in a
         # forked child, which has nothing to cancel.
         with contextlib.suppress(ForkedProcessError):
-            core().cancel(self._task)
+            core().cancel(self.task)
             self._release()
 
     def _release(self) -> None:
-        core().release(self._task)
+        core().release(self.task)
 
 
 class LocalBatches(_Batches):
@@ -130,6 +138,12 @@ class LocalBatches(_Batches):
         session.require_open()
         threads = session.worker_threads or session.host_threads
         return _LocalBatch(threads.submit(lambda worker: self._run(first, items, worker)))
+
+    def wait_for_any(self, batches: Sequence[_LocalBatch]) -> int:
+        """Wait until one of them has ended, and give its place."""
+        futures = [batch.future for batch in batches]
+        in_slices(lambda limit: bool(wait(futures, limit, FIRST_COMPLETED).done))
+        return next(place for place, future in enumerate(futures) if future.done())
 
     def _run(
         self, first: int, items: list[Item], worker: int
@@ -160,19 +174,19 @@ class LocalBatches(_Batches):
 
 class _LocalBatch:
     def __init__(self, future: Future[Any]) -> None:
-        self._future = future
+        self.future = future
 
     def wait(self) -> None:
-        wait_quietly(self._future)
+        wait_quietly(self.future)
 
     async def ended(self) -> None:
         from .awaiting import await_settled
 
-        await await_settled(self._future)
+        await await_settled(self.future)
 
     def take(self) -> tuple[list[Any], BaseException | None]:
-        result: tuple[list[Any], BaseException | None] = self._future.result()
+        result: tuple[list[Any], BaseException | None] = self.future.result()
         return result
 
     def cancel(self) -> None:
-        self._future.cancel()
+        self.future.cancel()

@@ -129,6 +129,7 @@ class Running:
         /,
         *iterables: Iterable[Any],
         chunksize: int | Literal["auto"] = "auto",
+        ordered: bool = True,
         progress: bool = False,
         out: None = None,
     ) -> MapResults: ...
@@ -140,6 +141,7 @@ class Running:
         /,
         *iterables: Iterable[Any],
         chunksize: int | Literal["auto"] = "auto",
+        ordered: bool = True,
         progress: bool = False,
         out: str,
         shape: int | Sequence[int] = (),
@@ -152,12 +154,13 @@ class Running:
         /,
         *iterables: Iterable[Any],
         chunksize: int | Literal["auto"] = "auto",
+        ordered: bool = True,
         progress: bool = False,
         out: str | None = None,
         shape: int | Sequence[int] = (),
         dtype: Any = float,
     ) -> MapResults | ShmArray:
-        """Call a process for each item, in parallel; results come in order, as they are asked for.
+        """Call a process for each item, in parallel; results come as they are asked for, in order.
 
         Nothing runs before the first result is asked for, and never more than a few batches ahead,
         so endless inputs and results larger than memory are fine (not with `out`, which needs to
@@ -169,6 +172,8 @@ class Running:
             *iterables: as for the builtin map: it ends with the shortest.
             chunksize: items per task; "auto" finds a size that takes about 50 ms. It never
                 changes a result: random numbers belong to the item.
+            ordered: False: results come as they are ready (a few together, where calls are short),
+                so that a slow item keeps none waiting.
             progress: show a progress bar (tqdm's, where it is installed).
             out: the key of a heavy array to be made, with a row for each item, in place of
                 results that travel back. A process writes its row as ``ctx.out``; what a function
@@ -198,7 +203,7 @@ class Running:
         if out is None:
             if shape != () or dtype is not float:
                 raise TypeError("shape= and dtype= say what the array of out=key is like")
-            return self._results(fn, iterables, chunksize, progress)
+            return self._results(fn, iterables, chunksize, ordered, progress)
         from .map_output import MapOutput
 
         self._dispatcher.session.require_open()
@@ -220,7 +225,7 @@ class Running:
         )
         try:
             columns = tuple(zip(*items, strict=True)) or ((),)
-            for left in self._results(fn, columns, chunksize, progress, output):
+            for left in self._results(fn, columns, chunksize, ordered, progress, output):
                 if left is not None:
                     raise TheusError(
                         f"{left!r} came back instead of being stored; please report it"
@@ -235,6 +240,7 @@ class Running:
         fn: Callable[..., Any],
         iterables: tuple[Iterable[Any], ...],
         chunksize: int | Literal["auto"],
+        ordered: bool,
         progress: bool,
         output: MapOutput | None = None,
     ) -> MapResults:
@@ -242,6 +248,7 @@ class Running:
             self._dispatcher.batches(fn, self._limits, output),
             iterables,
             chunksize=chunksize,
+            ordered=ordered,
             workers=self._dispatcher.session.worker_count(),
             progress=progress,
             name=getattr(fn, "__name__", "map"),

@@ -13,7 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+import jobs
 from conftest import EngineFactory
+from gate import Gate
+from polling import until
 from theus import ContractViolationError, StatelessnessError, TheusEngine, process
 from theus.batches import LARGEST, TARGET, BatchSize
 
@@ -84,6 +87,86 @@ def test_it_is_lazy_and_never_far_ahead(engine: TheusEngine) -> None:
     results.close()
     with pytest.raises(RuntimeError, match="once"):
         aiter_of(results)
+
+
+def after_gate(gate: str, x: int) -> int:
+    if x == 0:
+        jobs.wait_at(gate)
+    return fail_at_13(x)
+
+
+@pytest.mark.parametrize("processes", ["1", "0"])
+def test_without_an_order_a_slow_item_keeps_none_waiting(
+    make_engine: EngineFactory, gate: Gate, monkeypatch: pytest.MonkeyPatch, processes: str
+) -> None:
+    monkeypatch.setenv("THEUS_USE_PROCESSES", processes)
+    engine = make_engine()
+    gates = itertools.repeat(gate.path)
+    items = [*range(10), *range(20, 100)]
+    results = engine.map(after_gate, gates, items, chunksize=1, ordered=False)
+    # More than can be on their way at once: the first item is still waiting.
+    first = list(itertools.islice(results, 50))
+    assert 0 not in first
+    gate.open()
+    assert sorted([*first, *results]) == items
+
+
+def test_without_an_order_asynchronously(engine: TheusEngine, gate: Gate) -> None:
+    async def main() -> None:
+        gates = itertools.repeat(gate.path)
+        seen: list[int] = []
+        async for x in engine.map(after_gate, gates, range(20, 100), ordered=False):
+            seen.append(x)
+        assert sorted(seen) == list(range(20, 100))
+        items = [0, *range(20, 100)]
+        async for x in engine.map(after_gate, gates, items, chunksize=1, ordered=False):
+            seen.append(x)
+            if len(seen) == 130:
+                assert 0 not in seen
+                gate.open()
+        assert sorted(seen[80:]) == items
+
+    asyncio.run(main())
+
+
+def test_without_an_order_the_first_failure_ends_it(engine: TheusEngine, gate: Gate) -> None:
+    results = engine.map(
+        after_gate, itertools.repeat(gate.path), range(100), chunksize=1, ordered=False
+    )
+    seen: list[int] = []
+    with pytest.raises(ValueError, match="thirteen"):
+        seen.extend(iter(results.__next__, None))
+    until(lambda: engine.stats()["tasks"]["running"] == 0, "the rest to be cancelled")
+
+    async def main() -> None:
+        gates = itertools.repeat(gate.path)
+        async for x in engine.map(after_gate, gates, range(100), chunksize=1, ordered=False):
+            assert x not in (0, 13)
+
+    with pytest.raises(ValueError, match="thirteen"):
+        asyncio.run(main())
+    until(lambda: engine.stats()["tasks"]["running"] == 0, "the rest to be cancelled")
+
+
+def test_dropping_a_map_without_an_order_cancels_the_rest(engine: TheusEngine, gate: Gate) -> None:
+    gates = itertools.repeat(gate.path)
+    for _ in engine.map(after_gate, gates, range(10), chunksize=1, ordered=False):
+        break
+
+    async def main() -> None:
+        results = engine.map(after_gate, gates, range(10), chunksize=1, ordered=False)
+        async for _ in results:
+            break
+
+    asyncio.run(main())
+    until(lambda: engine.stats()["tasks"]["running"] == 0, "the rest to be cancelled")
+
+
+def test_many_results_without_an_order(engine: TheusEngine) -> None:
+    assert sorted(engine.map(square, range(20_000), ordered=False)) == [
+        x * x for x in range(20_000)
+    ]
+    assert list(engine.map(square, [], ordered=False)) == []
 
 
 def aiter_of(results: Any) -> Any:
