@@ -39,6 +39,8 @@ var faults = append(
 		refusals(failpoint.ShmPread, syscall.EIO),
 		unseen(failpoint.ShmPread, syscall.EINTR),
 		unseen(failpoint.ShmMadvise, syscall.EINVAL, syscall.ENOMEM, syscall.EAGAIN),
+		unseen(failpoint.ShmPopulate, syscall.EINVAL, syscall.EFAULT),
+		refusals(failpoint.ShmPopulate, syscall.ENOMEM), // while the kernel is asked for its features
 		refusals(failpoint.ShmMremap, syscall.ENOMEM, syscall.EAGAIN, syscall.EINVAL),
 		unseen(failpoint.ShmClose, syscall.EINTR, syscall.EIO),
 		refusals(failpoint.ShmSetSignal, syscall.EINVAL, syscall.ENOMEM),
@@ -139,6 +141,7 @@ func (l *heapLife) live() []error {
 	}
 	h := NewHeap(HeapOptions{})
 	l.written(h)
+	l.populated(h)
 	l.granted(h)
 	l.settled(h)
 	l.shared(h)
@@ -192,6 +195,21 @@ func (l *heapLife) written(h *Heap) {
 	if fd, err := s.ReaderFD(); !l.bad(err) {
 		closeFD(fd)
 	}
+}
+
+// populated: the same, large enough for its map to be populated, or for fallocate to do it all.
+func (l *heapLife) populated(h *Heap) {
+	if h.populate > 0 {
+		h.populate = lifeSize
+	}
+	s, err := h.CreateLive(lifeSize, "populated")
+	h.populate = 0
+	if l.bad(err) {
+		return
+	}
+	w, _ := s.Writable()
+	require.Zero(l.t, view(w, s.Size())[lifeSize-1])
+	s.Unref()
 }
 
 // granted: someone else writes, and the host takes over or copies.

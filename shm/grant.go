@@ -18,7 +18,7 @@ func (h *Heap) tryGrant(size int64, label string) (s *Segment, writer int, used 
 	if kept := h.budget.recycler.takeSegment(h, forWriter, size); kept != nil {
 		s, used = h.revive(kept, size, label, granted), true
 	} else if s, err = h.begin(size, label, granted); err == nil {
-		s, err = s.orGiveUp(s.closeToWriters())
+		s, err = s.orGiveUp(s.openForWriter())
 	}
 	if err != nil {
 		return nil, -1, false, err
@@ -28,8 +28,12 @@ func (h *Heap) tryGrant(size int64, label string) (s *Segment, writer int, used 
 	return s, writer, used, err
 }
 
-// closeToWriters leaves the host with an O_RDONLY description: if it had another one, Adopt could not tell the writer's end.
-func (s *Segment) closeToWriters() error {
+// openForWriter gives the file its pages, and leaves the host with an O_RDONLY description: if it had another one, Adopt could not tell the
+// writer's end.
+func (s *Segment) openForWriter() error {
+	if err := s.allocate(); err != nil {
+		return err
+	}
 	if err := s.seal(s.fd, sealSize); err != nil {
 		return err
 	}

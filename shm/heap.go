@@ -21,7 +21,7 @@ type HeapOptions struct {
 	// OnSpare is called when memory was kept for reuse: someone should Trim some time later. It must not call
 	// into this package. May be nil.
 	OnSpare func()
-	// Cancelled is asked while a large segment is being made; an error ends that
+	// Cancelled is asked while a large segment is being made, by several goroutines at once; an error ends that
 	// with the error. May be nil.
 	Cancelled func() error
 }
@@ -34,6 +34,7 @@ type Heap struct {
 	features Features
 	memory   func() (fd int, sealable bool, err error)
 	allocate allocator
+	populate int64 // from this size on the host's maps are populated; 0: never
 	arenas   arenas
 	drafts   drafts
 	recycled atomic.Uint64 // segments and arenas in memory that was used before, for Stats
@@ -44,7 +45,11 @@ type Heap struct {
 
 // NewHeap makes an empty heap.
 func NewHeap(o HeapOptions) *Heap {
-	return &Heap{options: o, budget: process, features: Probe(), memory: newMemory, allocate: fallocate}
+	h := &Heap{options: o, budget: process, features: Probe(), memory: newMemory, allocate: fallocate}
+	if h.features.Populate {
+		h.populate = worthPopulating
+	}
+	return h
 }
 
 // HeapStats is what a heap holds now, in bytes and segments.
@@ -146,7 +151,7 @@ func (h *Heap) CreateLive(size int64, label string) (*Segment, error) {
 	return h.makeForHost(size, label, live, sealSize)
 }
 
-// begin reserves the budget and makes a file full of zeroed pages.
+// begin reserves the budget and makes a file, without pages yet.
 func (h *Heap) begin(size int64, label string, as state) (*Segment, error) {
 	if size < 0 {
 		return nil, fmt.Errorf("shm: %w: %d bytes for %q", ErrSize, size, label)
@@ -161,7 +166,7 @@ func (h *Heap) begin(size int64, label string, as state) (*Segment, error) {
 		return nil, err
 	}
 	s.charge = charge
-	return s.orGiveUp(s.allocate())
+	return s.orGiveUp(s.makeFile())
 }
 
 // reserve takes bytes of the budget, before anything is allocated. What heaps keep for reuse is given back

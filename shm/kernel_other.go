@@ -45,6 +45,8 @@ func mapShared(fd int, size int64, writable bool) (uintptr, error) { return 0, e
 
 func mapPrivate(fd int, at uintptr, size int64) (uintptr, error) { return 0, errNotLinux }
 
+func populateWrite(addr uintptr, n int64) error { return errNotLinux }
+
 func moveAside(addr uintptr, size int64) (uintptr, error) { return 0, errNotLinux }
 
 func unmap(addr uintptr, size int64) error { return errNotLinux }

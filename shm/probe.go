@@ -12,6 +12,7 @@ type Features struct {
 	Leases        bool // Adopt can prove that the writer let go
 	WriteLeases   bool // it can be proved that nobody sees memory that is to be used again
 	Fallocate     bool // memory that is there when it is used; needed
+	Populate      bool // the pages of a map, by several threads at once (5.14)
 }
 
 // Probe tries each feature once, on files of one page, and remembers the outcome.

@@ -27,6 +27,7 @@ func probeKernel() (f Features, err error) {
 	}
 	f.Fallocate = a.yes(allocatePages(fallocate, fd, size, nil, func(int64) {}))
 	f.DontUnmapMove = a.move(fd, size)
+	f.Populate = a.populate(fd, size)
 	f.FutureWrite = sealable && a.futureWrite(fd, size)
 	f.Leases = a.leases(fd)
 	f.WriteLeases = a.writeLeases(fd, size)
@@ -46,6 +47,15 @@ func (a *asking) yes(err error) bool {
 			Advice: "it is short of memory for itself; let go of some and try again"}
 	}
 	return err == nil
+}
+
+func (a *asking) populate(fd int, size int64) bool {
+	m, err := makeMap(size, func() (uintptr, error) { return mapShared(fd, size, true) })
+	if !a.yes(err) {
+		return false
+	}
+	defer m.close()
+	return a.yes(populateWrite(m.addr, size))
 }
 
 func (a *asking) move(fd int, size int64) bool {

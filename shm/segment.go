@@ -281,16 +281,18 @@ func (s *Segment) mapReadable() error {
 	return err
 }
 
-// allocate makes the file and fills it with pages. s is not shared yet.
-func (s *Segment) allocate() (err error) {
+// makeFile makes the file, without pages. s is not shared yet.
+func (s *Segment) makeFile() (err error) {
 	s.fd, s.sealable, err = s.heap.memory()
 	if err != nil {
 		return err
 	}
-	if err := resize(s.fd, s.size); err != nil {
-		return err
-	}
-	err = allocatePages(s.heap.allocate, s.fd, s.size, s.mayGoOn, s.charge.committed)
+	return resize(s.fd, s.size)
+}
+
+// allocate fills the file with pages. s is not shared yet.
+func (s *Segment) allocate() error {
+	err := allocatePages(s.heap.allocate, s.fd, s.size, s.mayGoOn, s.charge.committed)
 	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.ENOMEM) {
 		return s.charge.refused(err)
 	}
@@ -317,7 +319,7 @@ func (s *Segment) mayGoOn() error {
 }
 
 // openForHost leaves the host with an O_RDWR description of its own and the
-// writable map, then seals. The seals come after the map: FUTURE_WRITE forbids
+// writable map, full of pages, then seals. The seals come after the map: FUTURE_WRITE forbids
 // all later writable maps, the host's own too.
 func (s *Segment) openForHost(seals int) error {
 	if err := s.replaceFD(syscall.O_RDWR); err != nil {
@@ -327,6 +329,11 @@ func (s *Segment) openForHost(seals int) error {
 	s.w, err = makeMap(s.size, func() (uintptr, error) { return mapShared(s.fd, s.size, true) })
 	if err != nil {
 		return err
+	}
+	if large := s.heap.populate; large == 0 || s.size < large || !s.populate() {
+		if err := s.allocate(); err != nil {
+			return err
+		}
 	}
 	if s.state != packed {
 		s.address = s.w.addr

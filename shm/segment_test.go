@@ -186,6 +186,7 @@ func TestRemotesKeepTheBudget(t *testing.T) {
 
 func TestFailedCreationLeavesNothing(t *testing.T) {
 	h := heapFor(t)
+	h.populate = 0
 	stopped := errors.New("stopped")
 	h.options.OnDrop = func(*Segment) { t.Error("told of a segment that never was") }
 	pieces := 0

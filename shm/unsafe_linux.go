@@ -62,6 +62,14 @@ func leaveOutOfCoreFiles(p unsafe.Pointer, size int64) error {
 	return unix.Madvise(unsafe.Slice((*byte)(p), int(size)), unix.MADV_DONTDUMP)
 }
 
+// populateWrite has the kernel enter writable pages in a part of a map, and make those that are not there yet. Linux 5.14.
+func populateWrite(addr uintptr, n int64) error {
+	if err := failpoint.Fail(failpoint.ShmPopulate); err != nil {
+		return err
+	}
+	return unix.Madvise(unsafe.Slice((*byte)(pointer(addr)), int(n)), unix.MADV_POPULATE_WRITE)
+}
+
 // moveAside moves the pages of a map, with their page tables, to a new address.
 // DONTUNMAP leaves an empty map of the same file where they were: without it
 // another thread's mmap could take the gap before the caller fills it. Linux 5.13

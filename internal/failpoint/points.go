@@ -33,6 +33,7 @@ const (
 	ShmMmapPrivate
 	ShmMmapAnonymous
 	ShmMadvise
+	ShmPopulate
 	ShmMremap
 	ShmMunmap
 	ShmClose
@@ -91,6 +92,7 @@ var names = [count]string{
 	ShmMmapAnonymous:      "shm: mmap anonymous",
 	ShmPread:              "shm: pread",
 	ShmMadvise:            "shm: madvise",
+	ShmPopulate:           "shm: madvise POPULATE_WRITE",
 	ShmMremap:             "shm: mremap",
 	ShmMunmap:             "shm: munmap",
 	ShmClose:              "shm: close",
