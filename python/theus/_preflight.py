@@ -143,20 +143,25 @@ def _address_space_left(size: int) -> bool:
 
 def _threads_left(wanted: int) -> int:
     """Start up to `wanted` threads at once, end them, and say how many there were."""
-    import threading
+    import _thread
 
     started: list[int] = []
+    done = _thread.allocate_lock()
+    done.acquire()
 
-    # On a thread, where no handler of a signal can leave half of it undone.
+    # On a thread, where no handler of a signal can leave half of it undone. Not one of threading's,
+    # whose finalizers would swallow what a handler raises here.
     def probe() -> None:
-        started.append(1 + _start_and_end(wanted - 1))
+        try:
+            started.append(1 + _start_and_end(wanted - 1))
+        finally:
+            done.release()
 
-    thread = threading.Thread(target=probe, name="theus-preflight", daemon=True)
     try:
-        thread.start()
+        _thread.start_new_thread(probe, ())
     except RuntimeError:  # "can't start new thread"
         return 0
-    thread.join()
+    done.acquire()
     return started[0]
 
 
