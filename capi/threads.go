@@ -28,8 +28,8 @@ func init() { runtime.GOMAXPROCS(min(pool.Processors, mostProcessors)) }
 
 // Threads of Go that may wait in the kernel at once, beside those that run. Calls of the host wait on the host's own.
 const (
-	waitingForPool  = pool.MostAllocations + 4 // what starts processes, what releases; two for what is short
-	waitingOfEngine = 4                        // for messages, for the zygote's end; two for timers
+	waitingOfProcess = pool.MostAllocations + 4 // what starts processes, what releases; two for what is short
+	waitingOfEngine  = 4                        // for messages, for the zygote's end; two for timers
 )
 
 var reserved struct {
@@ -71,7 +71,7 @@ func reserveThreads() error {
 		return e == nil || e.Closed()
 	})
 	engines := len(reserved.engines) + reserved.opening + 1
-	wanted := runtime.GOMAXPROCS(0) + waitingForPool + shm.MostPopulating + waitingOfEngine*engines
+	wanted := runtime.GOMAXPROCS(0) + waitingOfProcess + shm.MostPopulating + waitingOfEngine*engines
 	if wanted > reserved.threads {
 		// For all of them: those that Go has already may be waiting for the engines that are open.
 		if left := int(C.shim_threads_left(C.int(wanted))); left < wanted {

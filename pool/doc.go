@@ -15,7 +15,7 @@
 //
 //	Submit → queued → sent to a worker → ended (result, failure, crash, timeout, cancel)
 //
-// A worker holds at most one task, or two while both belong to functions that are known to be short. A
+// A worker holds one task, and one or two more that are sent ahead while all belong to functions that are known to be short. A
 // task ends exactly once, in finish. When a worker dies, its status page tells which task it had
 // started: that one ends as crashed, those behind it go back to the head of the queue.
 //

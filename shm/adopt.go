@@ -32,13 +32,21 @@ func (s *Segment) share() error {
 	if !s.sole {
 		return nil
 	}
+	if err := s.sealAndProve("share"); err != nil {
+		return err
+	}
+	s.sole = false
+	return nil
+}
+
+// sealAndProve forbids writing for ever, and has the kernel prove that nobody does. s.mu is held.
+func (s *Segment) sealAndProve(doing string) error {
 	if err := s.forbidWriting(); err != nil {
 		return err
 	}
 	if err := readLease(s.fd); err != nil {
-		return s.fail("share", err)
+		return s.fail(doing, err)
 	}
-	s.sole = false
 	return nil
 }
 
@@ -59,11 +67,8 @@ func (s *Segment) adopt() error {
 	if err := readLease(s.fd); err != nil {
 		return s.fail("adopt", err)
 	}
-	if err := s.forbidWriting(); err != nil {
+	if err := s.sealAndProve("adopt"); err != nil {
 		return err
-	}
-	if err := readLease(s.fd); err != nil {
-		return s.fail("adopt", err)
 	}
 	s.state = frozen
 	return nil

@@ -19,7 +19,17 @@ const worthPopulating = 16 << 20
 // waiting in the kernel.
 var MostPopulating = min(runtime.NumCPU(), 8) - 1
 
-var populating = make(chan struct{}, max(0, MostPopulating))
+var populating = make(chan struct{}, MostPopulating)
+
+// mayPopulate takes the place of one of those goroutines, if one is free.
+func mayPopulate() bool {
+	select {
+	case populating <- struct{}{}:
+		return true
+	default:
+		return false
+	}
+}
 
 // populate gives the segment its pages through its writable map. False: not all of them. s is not shared yet.
 func (s *Segment) populate() bool {
@@ -42,18 +52,15 @@ func (s *Segment) populate() bool {
 	var others sync.WaitGroup
 	defer others.Wait()
 	for range s.size / largestPiece {
-		select {
-		case populating <- struct{}{}:
-			others.Add(1)
-			guard.Go("populating a segment", func(*guard.Panic) { failed.Store(true) }, func() {
-				defer others.Done()
-				defer func() { <-populating }()
-				run()
-			})
-			continue
-		default:
+		if !mayPopulate() {
+			break
 		}
-		break
+		others.Add(1)
+		guard.Go("populating a segment", func(*guard.Panic) { failed.Store(true) }, func() {
+			defer others.Done()
+			defer func() { <-populating }()
+			run()
+		})
 	}
 	run()
 	others.Wait()

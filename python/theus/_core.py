@@ -345,11 +345,8 @@ class Core:
         Args:
             promptly: the input is small, so that nothing but a message is made of it: keep the GIL.
         """
-        if not promptly:
-            self.call("theus_execute", engine, c.byref(call), c.byref(task))
-            return
-        error = c.byref(self._error())
-        status = self._execute_promptly(engine, c.byref(call), c.byref(task), error)
+        function = self._execute_promptly if promptly else self.raw["theus_execute"]
+        status = function(engine, c.byref(call), c.byref(task), c.byref(self._error()))
         if status:
             self.fail(status)
 

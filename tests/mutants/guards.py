@@ -56,13 +56,13 @@ PROOFS_OF_ADOPTION = (
     Cut(
         "shm/adopt.go",
         'if err := readLease(s.fd); err != nil {\n\t\treturn s.fail("adopt", err)\n\t}\n'
-        "\tif err := s.forbidWriting()",
-        "if err := s.forbidWriting()",
+        "\tif err := s.sealAndProve(",
+        "if err := s.sealAndProve(",
     ),
     Cut(
         "shm/adopt.go",
-        'if err := readLease(s.fd); err != nil {\n\t\treturn s.fail("adopt", err)\n\t}\n\ts.state',
-        "s.state",
+        "if err := readLease(s.fd); err != nil {\n\t\treturn s.fail(doing, err)\n\t}\n\treturn nil",
+        "return nil",
     ),
 )
 

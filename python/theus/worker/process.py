@@ -78,11 +78,8 @@ def flush_output() -> None:
     """Bring out what was printed. Output that nobody takes is no reason to fail."""
     # A task may have put anything into their place, or nothing. Not with contextlib.suppress: this
     # is done after every task, and that costs 2 µs.
-    try:  # noqa: SIM105
-        sys.stdout.flush()
-    except BaseException:
-        pass
-    try:  # noqa: SIM105
-        sys.stderr.flush()
-    except BaseException:
-        pass
+    for name in ("stdout", "stderr"):
+        try:  # noqa: SIM105
+            getattr(sys, name).flush()
+        except BaseException:
+            pass
