@@ -5,13 +5,14 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import theus_work
 
-from theus import TheusEngine
-
 from . import WORKERS, Entry
+
+if TYPE_CHECKING:
+    from theus import TheusEngine
 
 
 class Theus:
@@ -42,6 +43,8 @@ class Theus:
 
 @contextmanager
 def open_engine() -> Iterator[Theus]:
+    from theus import TheusEngine  # here, as other entries have it: a program's start contains it
+
     with TheusEngine(workers=WORKERS) as engine:
         yield Theus(engine)
 
