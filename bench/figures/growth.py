@@ -23,6 +23,7 @@ SIZES = {"1 KiB": 1 << 10, "1 MiB": 1 << 20, "64 MiB": 64 << 20, "1 GiB": 1 << 3
 PENDING = (1, 10, 100, 1_000, 10_000, 100_000, 1_000_000)
 WORKERS = (1, 2, 4, 8, 16, 32)
 GENERATIONS = (1_000, 10_000, 100_000)
+TOUCHES = 21
 
 BY_KEYS = Question(
     "a call that does nothing, by the number of heavy keys",
@@ -138,23 +139,31 @@ def _first_touches() -> Iterator[tuple[str, Task]]:
 
     from theus import TheusEngine
 
-    for name, nbytes in SIZES.items():
-        differences = []
-        with TheusEngine(workers=1) as engine:
-            engine.heavy.put("warm", np.zeros(4))
-            for _ in range(200):
-                engine.run(first_of_key, "warm")
-            for _ in range(31 if nbytes < 1 << 30 else 9):
-                array = engine.heavy.alloc("a", nbytes // 8)
-                array.publish()
-                del array
-                gc.collect()
+    differences: dict[str, list[float]] = {name: [] for name in SIZES}
+    with TheusEngine(workers=1) as engine:
+        engine.heavy.put("warm", np.zeros(4))
+        for _ in range(200):
+            engine.run(first_of_key, "warm")
+        for _ in range(TOUCHES):
+            for name, nbytes in SIZES.items():  # in turns, so that a slow minute is for all
+                engine.heavy.alloc("a", nbytes // 8).publish()
+                _wait_for_quiet(engine)
                 for _ in range(20):
                     engine.run(first_of_key, "warm")
                 first = timed(partial(engine.run, first_of_key, "a"))
                 again = sorted(timed(partial(engine.run, first_of_key, "a")) for _ in range(9))[4]
-                differences.append(first - again)
-        yield TOUCH.name, Task(name, lambda: None, fixed=sorted(differences)[len(differences) // 2])
+                differences[name].append(first - again)
+    for name, found in differences.items():
+        yield TOUCH.name, Task(name, lambda: None, fixed=sorted(found)[len(found) // 2])
+
+
+def _wait_for_quiet(engine: TheusEngine) -> None:
+    """Until the memory of the array before is given back: 8 GiB keep a processor busy for long."""
+    gc.collect()
+    used = -1.0
+    while time.process_time() - used > 0.002 or engine.stats()["memory"]["free_list"]:
+        used = time.process_time()
+        time.sleep(0.02)
 
 
 def _generations() -> Iterator[tuple[str, Task]]:

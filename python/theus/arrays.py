@@ -125,9 +125,11 @@ class Memory:
         self.origin = origin
         self.keep = keep
         writable = not interface["data"][1]
-        self._views: list[weakref.ref[Any]] | None = [] if writable else None
-        self._limit = 64
-        self._lock = threading.Lock()
+        self._views: list[weakref.ref[Any]] | None = None
+        if writable:
+            self._views = []
+            self._limit = 64
+            self._lock = threading.Lock()
 
     @property
     def address(self) -> int:

@@ -135,11 +135,16 @@ def reach(
     offset: int, itemsize: int, shape: Sequence[int], strides: Sequence[int]
 ) -> tuple[int, int]:
     """Where the bytes of an array begin and end, for one whose first element is at `offset`."""
-    if 0 in shape:
-        return offset, offset
-    steps = [(n - 1) * step for n, step in zip(shape, strides, strict=True)]
-    low = offset + sum(step for step in steps if step < 0)
-    return low, offset + sum(step for step in steps if step > 0) + itemsize
+    low, high = offset, offset + itemsize
+    for length, stride in zip(shape, strides, strict=True):
+        if length == 0:
+            return offset, offset
+        span = (length - 1) * stride
+        if span < 0:
+            low += span
+        else:
+            high += span
+    return low, high
 
 
 def holds(start: int, nbytes: int, low: int, high: int) -> bool:

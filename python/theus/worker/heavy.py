@@ -402,11 +402,7 @@ def _require_inside(
     mapping: Mapping,
 ) -> None:
     """Refuse an array that would reach over its segment: reading there is a crash."""
-    if 0 in shape:
-        return
-    steps = [(length - 1) * stride for length, stride in zip(shape, strides, strict=True)]
-    low = offset + sum(step for step in steps if step < 0)
-    high = offset + sum(step for step in steps if step > 0) + dtype.itemsize
+    low, high = reach(offset, dtype.itemsize, shape, strides)
     if low < 0 or high > mapping.size:
         raise TheusError(
             f"an array of shape {tuple(shape)} reaches over segment {mapping.segment} of "
