@@ -18,8 +18,6 @@ import weakref
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-import numpy as np
-
 from . import _abi as abi
 from . import identity
 from ._preflight import descriptor_limit_kept, require_headroom, require_platform, require_proc
@@ -436,6 +434,8 @@ def span_array(spans: Sequence[Buffer]) -> tuple[Any, list[Any]]:
         view = raw.cast("B")
         if view.nbytes:
             # numpy gives the address of a read-only buffer too, ctypes only of a writable one.
+            import numpy as np  # a program need not have it when the first engine is opened
+
             bytes_ = np.frombuffer(view, dtype=np.uint8)
             array[index] = (bytes_.__array_interface__["data"][0], view.nbytes)
             kept.append(bytes_)

@@ -10,7 +10,7 @@ from .contracts import ProcessContract
 from .errors import ContractViolationError
 from .frozen import FrozenDict, FrozenLeaf
 from .outputs import HEAVY
-from .updates import join_path, parse_path
+from .paths import join_path, parse_path
 
 if TYPE_CHECKING:
     from .arrays import ShmArray

@@ -7,14 +7,13 @@ that people write in scripts and notebooks.
 
 from __future__ import annotations
 
-import pickle
 import types
 from collections.abc import Callable
 from typing import Any
 
 import cloudpickle  # type: ignore[import-untyped]
 
-__all__ = ["ByValuePickler", "load_by_value"]
+__all__ = ["ByValuePickler"]
 
 
 class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
@@ -35,13 +34,3 @@ def _code_in_file(
     filename: str, make: Callable[..., types.CodeType], parts: tuple[Any, ...]
 ) -> types.CodeType:
     return make(*parts).replace(co_filename=filename)
-
-
-def load_by_value(by_value: Any) -> Callable[..., Any]:
-    """The callable of a record's `by_value`: a pickle, or a pickle and its buffers."""
-    if isinstance(by_value, tuple):
-        stream, buffers = by_value
-        fn = pickle.loads(stream, buffers=buffers)
-    else:
-        fn = pickle.loads(by_value)
-    return fn  # type: ignore[no-any-return]

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import pickle
 import types
 from collections.abc import Callable
 from typing import Any
+
+try:
+    from _blake2 import (
+        blake2b,  # hashlib would load OpenSSL as well, in every host and zygote: 4 ms
+    )
+except ImportError:  # a Python that was built without
+    from hashlib import blake2b
 
 __all__ = ["PLAIN", "code_hash"]
 
@@ -21,11 +27,11 @@ def code_hash(fn: Any) -> str:
         fn: a Python function; anything else has no code to compare and gives ``""``.
 
     Returns:
-        sha256 in hex. Equal in any process of the same Python version for the same source.
+        Hexadecimal. Equal in any process of the same Python version for the same source.
     """
     if not isinstance(fn, types.FunctionType):
         return ""
-    digest = hashlib.sha256()
+    digest = blake2b(digest_size=32)
     _hash_code(digest.update, fn.__code__)
     for value in (fn.__defaults__, fn.__kwdefaults__):
         digest.update(_token(value))

@@ -12,12 +12,11 @@ from typing import TypeVar
 
 from .errors import ContextError
 
-__all__ = ["CAS_RETRIES", "Contention"]
+__all__ = ["Contention"]
 
 T = TypeVar("T")
 R = TypeVar("R")
 
-CAS_RETRIES = 100  # after that many losses in a row something else is wrong
 # Who has lost so often goes first.
 _PRIORITY_AFTER = 3
 _FIRST_PAUSE = 0.0002

@@ -11,9 +11,10 @@ from .contracts import ProcessContract
 from .errors import ContractViolationError
 from .frozen import no_such_name
 from .outputs import HEAVY
+from .paths import parse_path
 from .session import Session
 from .state import State
-from .updates import c_text, lookup_in, parse_path
+from .updates import c_text, lookup_in
 
 __all__ = ["checked_inputs", "heavy_keys"]
 

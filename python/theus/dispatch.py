@@ -9,11 +9,12 @@ from typing import Any
 
 from ._core import core
 from .batches import Batches
-from .calls import Call, Limits, Process
+from .calls import Call, Process
 from .completions import TaskFuture
 from .contracts import contract_of
 from .errors import EngineClosed
 from .exiting import end_thread_at_exit
+from .limits import Limits
 from .local import is_async
 from .map_output import MapOutput
 from .names import Registry

@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from typing import Any, Protocol
 
 from .frozen import FrozenDict, FrozenLeaf, FrozenList, no_such_name, thaw
+from .paths import is_name, join_path
 from .structures import DELETE, REPLACE
-from .updates import is_inner, is_name, join_path, pickled
+from .updates import is_inner, pickled
 
 __all__ = ["AttributeDict", "Draft", "Guard", "MissingName"]
 

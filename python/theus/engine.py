@@ -3,33 +3,33 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import Future
 from copy import deepcopy
 from types import EllipsisType, TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
-from .calls import Limits
-from .contention import CAS_RETRIES
 from .contracts import ContractViolationError, contract_of
-from .dispatch import Dispatcher
 from .errors import StatelessnessError, TheusError
 from .frozen import thaw
-from .functions import require_sendable
 from .gone import ENGINE, refuse_attribute, refuse_name, refuse_option, refuse_signal
-from .heavy import Heavy
-from .reaping import reap
+from .limits import CAS_RETRIES, Limits
+from .opening import open_engine
+from .paths import parse_path
 from .running import Running
-from .seeding import data_of
-from .session import Session
 from .settings import Settings
-from .state import State
-from .stats import stats_of
 from .structures import REPLACE
-from .transactions import Transaction
-from .updates import parse_path
+
+if TYPE_CHECKING:  # what is large is imported while the first engine's workers start
+    from concurrent.futures import Future
+
+    from .heavy import Heavy
+    from .state import State
+    from .transactions import Transaction
 
 __all__ = ["ContractViolationError", "EngineOptions", "StatelessnessError", "TheusEngine"]
+
+_THE_REST = ("batches", "heavy", "map_output", "reaping", "session", "stats", "transactions")
 
 F = TypeVar("F", bound=Callable[..., Any])
 Process = Callable[..., Any] | str
@@ -79,9 +79,14 @@ class TheusEngine(Running):
     ) -> None:
         for option in gone:
             refuse_option("TheusEngine", option)
-        data = data_of(None if isinstance(context, EllipsisType) else context)
+        data = _data_of(context)
         settings = Settings.of(workers=workers, heap=heap, seed=seed, preload=preload, name=name)
-        session = Session(settings, strict_cas=strict_cas)
+        handle = open_engine(settings)
+        _import_the_rest()  # while its workers start
+        from .dispatch import Dispatcher
+        from .session import Session
+
+        session = Session(settings, handle, strict_cas=strict_cas)
         self._session = session
         self._dispatcher = Dispatcher(session)
         self._limits = Limits()
@@ -102,6 +107,8 @@ class TheusEngine(Running):
     @property
     def heavy(self) -> Heavy:
         """The shared arrays: make, publish, read and remove them."""
+        from .heavy import Heavy
+
         return Heavy(self._session.committer, self._session.state)
 
     def compare_and_swap(
@@ -160,6 +167,8 @@ class TheusEngine(Running):
             ...     tx.domain.step += 1
             ...     tx.update(heavy={"curve": curve})
         """
+        from .transactions import Transaction
+
         del write_timeout_ms
         self._session.require_open()
         return Transaction(self.state, self._session.committer)
@@ -225,6 +234,8 @@ class TheusEngine(Running):
             StatelessnessError: it is to run in workers, and holds something that cannot leave this
                 process.
         """
+        from .functions import require_sendable
+
         self._dispatcher.registry.add(fn, name)
         contract = contract_of(fn)
         if contract is None or contract.parallel:
@@ -283,6 +294,8 @@ class TheusEngine(Running):
             ``handles``, ``processes``; and ``last_run``, when it last had anything to do, as
             `time.time` counts, None for never), ``features`` (what of the kernel is used).
         """
+        from .stats import stats_of
+
         self._session.require_open()
         return stats_of(self._session, self._dispatcher.registry.collisions)
 
@@ -302,6 +315,8 @@ class TheusEngine(Running):
             >>> engine.reap()
             {'segments': 1, 'bytes': 8192, 'handles': 1, 'processes': 0}
         """
+        from .reaping import reap
+
         self._session.require_open()
         return reap(self._session.engine)
 
@@ -374,6 +389,28 @@ class TheusEngine(Running):
             "an engine cannot be sent to another process. A process reads ctx.heavy and ctx.state, "
             "and changes the state by what it returns."
         )
+
+
+def _import_the_rest() -> None:
+    """Import what an open engine needs. Not when that is first used: by then a program may have run
+    out of descriptors, or may not read where this package is any more."""
+    try:
+        for name in _THE_REST:
+            importlib.import_module(f".{name}", __package__)
+    except OSError as error:  # the engine has just taken some descriptors
+        raise TheusError(
+            f"theus cannot be imported: {error}. If too many files are open, close some or raise "
+            "the limit (ulimit -n)."
+        ) from error
+
+
+def _data_of(context: Any) -> dict[str, Any]:
+    """The first content of the state."""
+    if context is None or isinstance(context, EllipsisType):
+        return {}
+    from .seeding import data_of
+
+    return data_of(context)
 
 
 class EngineOptions(Running):

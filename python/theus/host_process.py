@@ -13,8 +13,8 @@ from .contracts import ProcessContract
 from .drafts import AttributeDict, Draft, MissingName
 from .errors import ContextError, ContractViolationError
 from .outputs import Commit, commit_of
+from .paths import join_path, outermost, parse_path
 from .structures import StateUpdate
-from .updates import join_path, outermost, parse_path
 
 if TYPE_CHECKING:
     from .state import State

@@ -9,13 +9,14 @@ from typing import Any
 
 from . import tasks
 from ._core import core
-from .calls import Call, Limits, committing
+from .calls import Call, committing
 from .contracts import contract_of
 from .declared_inputs import checked_inputs, heavy_keys
 from .dispatch import wait_for_task
 from .errors import EngineClosed, ForkedProcessError
 from .exiting import end_thread_at_exit
 from .first_ends import FirstEnds
+from .limits import Limits
 from .map_output import MapOutput
 from .session import Session
 from .waiting import in_slices, wait_quietly

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-from .batches import MapResults
-from .calls import Limits
-from .contention import CAS_RETRIES
 from .contracts import contract_of
-from .dispatch import Dispatcher
 from .errors import TheusError
+from .limits import CAS_RETRIES, Limits
 from .names import refuse_shadowed_options
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
     from .arrays import ShmArray
+    from .batches import MapResults
+    from .dispatch import Dispatcher
     from .map_output import MapOutput
 
 __all__ = ["Running"]
@@ -244,6 +244,8 @@ class Running:
         progress: bool,
         output: MapOutput | None = None,
     ) -> MapResults:
+        from .batches import MapResults
+
         return MapResults(
             self._dispatcher.batches(fn, self._limits, output),
             iterables,

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .context import BaseDomainContext, BaseGlobalContext, BaseSystemContext
-from .updates import join_path
+from .paths import join_path
 
 __all__ = ["data_of"]
 

@@ -15,7 +15,6 @@ import weakref
 from typing import Any
 
 from . import exiting
-from . import settings as settings_
 from ._core import Handle, core, is_forked_child
 from .commits import Committer
 from .completions import CompletionThread, LoopQueues, forward_logs
@@ -41,9 +40,9 @@ _open: weakref.WeakSet[_Parts] = weakref.WeakSet()
 class Session:
     """One open engine; see the module."""
 
-    def __init__(self, options: Settings, *, strict_cas: bool) -> None:
+    def __init__(self, options: Settings, handle: Handle, *, strict_cas: bool) -> None:
         self.options = options
-        self._parts = parts = _Parts(options)
+        self._parts = parts = _Parts(options, handle)
         # Not when the engine object dies: futures and maps outlive it and hold the session.
         finalizer = weakref.finalize(self, parts.close_in_background)
         finalizer.atexit = False  # the hook below closes at exit
@@ -138,9 +137,9 @@ class Session:
 class _Parts:
     """What a session has to give back. It does not refer to the session, so that can be dropped."""
 
-    def __init__(self, options: Settings) -> None:
+    def __init__(self, options: Settings, handle: Handle) -> None:
         self._name = options.name
-        self.handle = Handle(_open_engine(options))
+        self.handle = handle
         engine = self.handle.value
         # Reentrant, like all locks of this package: a signal handler or finalizer may use the
         # engine in the thread that holds one.
@@ -210,23 +209,6 @@ def _close_at_exit() -> None:
 
 # Registered when theus is first used, so that hooks which the program registers later run before.
 atexit.register(_close_at_exit)
-
-
-def _open_engine(options: Settings) -> int:
-    here = os.path.dirname(os.path.abspath(__file__))
-    return core().open(
-        workers=options.workers,
-        heap_bytes=options.heap_bytes,
-        seed=options.seed,
-        name=options.name,
-        python=settings_.interpreter(),
-        worker_main=os.path.join(here, "worker", "zygote.py"),
-        cwd=settings_.working_directory(),
-        sys_path=settings_.search_path(),
-        preload=options.preload,
-        env=settings_.environment(),
-        lazy=not options.processes,
-    )
 
 
 def _cpus() -> int:

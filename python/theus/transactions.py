@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from .drafts import Draft
 from .frozen import no_such_name
 from .gone import TRANSACTION, refuse_attribute, refuse_signal
+from .paths import join_path, outermost, parse_path
 from .structures import DELETE
-from .updates import join_path, outermost, parse_path
 
 if TYPE_CHECKING:
     from .arrays import ShmArray

@@ -1,4 +1,4 @@
-"""From what a caller writes to what the library commits: paths, merging, encoding of values.
+"""From what a caller writes to what the library commits: merging, and encoding of values.
 
 ``{"a.b": 1, "c": {"d": 2}}`` sets the two leaves a→b and c→d and touches nothing beside them. A
 value that JSON gives back exactly is stored as JSON, so that a C program can read it; any other is
@@ -11,7 +11,7 @@ import io
 import json
 import math
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,17 +19,16 @@ import numpy as np
 from . import _abi as abi
 from . import stateless
 from .errors import LargeArgumentWarning
+from .paths import join_path, parse_path, require_c_text
 from .stateless import StrictPickler
 from .structures import DELETE, REPLACE
 
 __all__ = [
     "Change",
+    "c_text",
     "changes_of",
     "is_inner",
-    "is_name",
-    "join_path",
-    "outermost",
-    "parse_path",
+    "lookup_in",
     "pickled",
 ]
 
@@ -71,38 +70,6 @@ def changes_of(
     return changes
 
 
-def parse_path(text: str) -> tuple[str, ...]:
-    r"""The components of a dotted path: ``a.b`` is a→b, ``a\.b`` one name with a dot in it.
-
-    Raises:
-        ValueError: it is empty, has an empty component, or ends in the middle of an escape.
-    """
-    components: list[str] = []
-    name: list[str] = []
-    letters = iter(text)
-    for letter in letters:
-        if letter == "\\":
-            escaped = next(letters, "")
-            if escaped not in (".", "\\"):
-                raise ValueError(f"path {text!r}: a backslash stands only before '.' or '\\'")
-            name.append(escaped)
-        elif letter == ".":
-            components.append("".join(name))
-            name = []
-        else:
-            name.append(letter)
-    components.append("".join(name))
-    if "" in components:
-        raise ValueError(f"path {text!r} has an empty component")
-    _require_c_text(text, "path")
-    return tuple(components)
-
-
-def join_path(components: Sequence[str]) -> str:
-    """The inverse of `parse_path`."""
-    return ".".join(c.replace("\\", "\\\\").replace(".", "\\.") for c in components)
-
-
 def _merge(
     path: tuple[str, ...],
     value: Any,
@@ -118,7 +85,7 @@ def _merge(
         yield _leaf(path, value, place)
     elif value:
         for key, item in value.items():
-            _require_c_text(key, "key")
+            require_c_text(key, "key")
             if not key:
                 raise ValueError(f"{place} has an empty key, which no path can name")
             yield from _merge((*path, key), item, f"{place}[{key!r}]", lookup)
@@ -162,21 +129,6 @@ def _survives_json(value: Any) -> bool:
     if kind is dict and value:
         return all(type(k) is str and _survives_json(v) for k, v in value.items())
     return False
-
-
-def outermost(paths: Iterable[tuple[str, ...]]) -> list[tuple[str, ...]]:
-    """Those of the paths that do not lie below another of them."""
-    every = set(paths)
-    return [p for p in every if not any(p[:n] in every for n in range(len(p)))]
-
-
-def is_name(key: str) -> bool:
-    """Whether something can be under this key: it is not empty, and a C string can hold it."""
-    try:
-        key.encode()
-    except (AttributeError, UnicodeEncodeError):
-        return False
-    return bool(key) and "\0" not in key
 
 
 def pickled(value: Any) -> bytes:
@@ -225,15 +177,6 @@ class _LeafPickler(StrictPickler):
         return super().reducer_override(obj)
 
 
-def _require_c_text(text: str, what: str) -> None:
-    if "\0" in text:
-        raise ValueError(f"{what} {text!r} has a NUL character, which C strings cannot hold")
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise ValueError(f"{what} {text!r} is not valid Unicode text") from None
-
-
 def c_text(text: str, what: str) -> bytes:
     """A name as a C string.
 
@@ -245,7 +188,7 @@ def c_text(text: str, what: str) -> bytes:
         raise TypeError(f"{what} must be a string, not {stateless.type_name(text)}")
     if not text:
         raise ValueError(f"{what} is empty")
-    _require_c_text(text, what)
+    require_c_text(text, what)
     return text.encode()
 
 

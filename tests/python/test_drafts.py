@@ -21,7 +21,8 @@ from hypothesis.stateful import (
 from theus import DELETE, REPLACE, TheusEngine
 from theus.drafts import Draft
 from theus.frozen import FrozenDict, FrozenLeaf, freeze
-from theus.updates import changes_of, join_path, parse_path
+from theus.paths import join_path, parse_path
+from theus.updates import changes_of
 
 BASE = {"domain": {"n": 1, "names": ["a"], "inner": {"x": 1, "y": 2}}, "other": 5}
 

@@ -26,10 +26,10 @@ from theus import (
     functions,
     process,
 )
-from theus.by_value import load_by_value
 from theus.code_hash import code_hash
 from theus.context_parameter import passes_ctx
 from theus.functions import record_of
+from theus.worker.functions import load_by_value
 
 FACTOR = 2
 

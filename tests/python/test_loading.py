@@ -67,6 +67,27 @@ print(interrupted > 3)
     assert printed_by(code, tmp_path) == "True"
 
 
+def test_the_rest_of_the_package_is_imported_while_the_workers_start(tmp_path: Path) -> None:
+    code = """
+import sys
+from theus import TheusEngine, opening
+
+def large():
+    return {"numpy", "theus.session", "theus.tasks", "theus.heavy"} & set(sys.modules)
+
+def open_engine(options):
+    seen.append(large())
+    return opened(options)
+
+seen, opened = [large()], opening.open_engine
+sys.modules["theus.engine"].open_engine = open_engine
+with TheusEngine(workers=1) as engine:
+    seen.append(len(large()))
+print(seen)
+"""
+    assert printed_by(code, tmp_path) == "[set(), set(), 4]"
+
+
 def test_the_limit_of_descriptors_stays_as_it_was(tmp_path: Path) -> None:
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     code = (

@@ -13,7 +13,8 @@ import pytest
 
 from theus import DELETE, REPLACE, LargeArgumentWarning, StatelessnessError
 from theus import _abi as abi
-from theus.updates import Change, changes_of, join_path, lookup_in, parse_path
+from theus.paths import join_path, parse_path
+from theus.updates import Change, changes_of, lookup_in
 
 
 def as_dict(changes: list[Change]) -> dict[str, Any]:

@@ -114,7 +114,7 @@ class TestStart:
                     a @ a
                 return len(os.listdir("/proc/self/task"))
 
-            assert worker.run(lambda ctx: "numpy.random" in sys.modules)
+            assert worker.run(lambda ctx: "numpy" in sys.modules)
             assert worker.run(threads) == 2
         with Host(threads=1) as host:
             assert host.spawn()[0].run(threads) == 1
@@ -201,17 +201,29 @@ class TestRandomNumbers:
         exited(host, first)
         assert self.draw(host.spawn()[0]) != drawn
 
-    def test_they_depend_on_the_seed(self) -> None:
-        def run(seed: int) -> tuple[float, float]:
-            with Host(seed=seed) as host:
-                host.wait_until_ready()
-                worker = Worker(host, 77, 0)
-                host.workers.append(worker)
-                worker.wait_until_spawned()
-                worker.wait_until_ready()
-                return self.draw(worker)
+    def seeded(self, seed: int, look: Any = None, **changes: Any) -> tuple[float, float]:
+        """What worker 77 of a host draws, after looking at something."""
+        with Host(seed=seed, **changes) as host:
+            host.wait_until_ready()
+            worker = Worker(host, 77, 0)
+            host.workers.append(worker)
+            worker.wait_until_spawned()
+            worker.wait_until_ready()
+            if look is not None:
+                worker.run(look)
+            return self.draw(worker)
 
-        assert run(1) == run(1) != run(2)
+    def test_they_depend_on_the_seed(self) -> None:
+        assert self.seeded(1) == self.seeded(1) != self.seeded(2)
+
+    def test_numpys_are_seeded_whenever_it_is_imported(self) -> None:
+        def find(ctx: Any) -> None:
+            import importlib.util
+
+            assert importlib.util.find_spec("numpy.random") is not None
+
+        before = self.seeded(1, preload=["numpy", "numpy.random"])
+        assert self.seeded(1) == self.seeded(1, find) == before
 
 
 class TestFreshInterpreters:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import pickle
 import types
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..bounds import Bounds
-from ..by_value import load_by_value
 from ..code_hash import code_hash
 from ..context_parameter import passes_ctx
 from ..contracts import contract_of
@@ -182,6 +182,16 @@ def _load(record: tuple[Any, ...]) -> Callee:
         "working directory and environment that the caller had when its engine was opened.",
         name=module,
     )
+
+
+def load_by_value(by_value: Any) -> Callable[..., Any]:
+    """The callable of a record's `by_value`: a pickle, or a pickle and its buffers."""
+    if isinstance(by_value, tuple):
+        stream, buffers = by_value
+        fn = pickle.loads(stream, buffers=buffers)
+    else:
+        fn = pickle.loads(by_value)
+    return fn  # type: ignore[no-any-return]
 
 
 def _import(module: str, qualname: str) -> Callable[..., Any]:

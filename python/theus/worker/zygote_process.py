@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 # own: after CONFIG a user's logging.py, say, would stand before it.
 _STANDARD_MODULES = (
     *("collections.abc", "contextlib", "copyreg", "ctypes", "dataclasses", "difflib"),
-    *("faulthandler", "hashlib", "inspect", "io", "itertools", "logging", "math", "operator"),
+    *("faulthandler", "inspect", "io", "itertools", "logging", "math", "operator"),
     *("pickle", "random", "re", "resource", "struct", "threading", "time", "types", "typing"),
     "weakref",
 )
@@ -152,8 +152,9 @@ class Zygote:
             self._obstacle = f"theus cannot be imported by {sys.executable}: {error!r}"
             traceback.print_exc()
         else:
+            gc.freeze()  # else the first collection would look at all of it, for 5 ms
             gc.enable()
-            names = ["numpy", "numpy.random", *(self._config.get("preload") or ())]
+            names = ["numpy", *(self._config.get("preload") or ())]
             self._forks = preload.preload(names, self._warnings.append)
             self._obstacle = _lacking()
         if not self._forks:
