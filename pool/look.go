@@ -10,9 +10,10 @@ import (
 const (
 	// instantTask: the result of a longer one is not worth polling for, one sleeps.
 	instantTask = 100 * time.Microsecond
-	// polling is as long as it takes to wake two sleepers, the poller's goroutine and the caller (60-90 µs each on a two-core
-	// machine): once this is over sleeping would have been as fast.
-	polling = 200 * time.Microsecond
+	// polling is about as long as it takes to wake two sleepers, the poller's goroutine and the caller (60-120 µs each on a
+	// two-core machine): once this is over sleeping would have been as fast. A call that is the first to give its worker an array
+	// is through by then.
+	polling = 300 * time.Microsecond
 	// fetching is how long something that a task asks for may wait for the poller to look at the sockets.
 	fetching = 5 * time.Microsecond
 )

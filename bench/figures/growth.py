@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ctypes as c
-import gc
+import os
+import random
+import signal
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -23,7 +25,7 @@ SIZES = {"1 KiB": 1 << 10, "1 MiB": 1 << 20, "64 MiB": 64 << 20, "1 GiB": 1 << 3
 PENDING = (1, 10, 100, 1_000, 10_000, 100_000, 1_000_000)
 WORKERS = (1, 2, 4, 8, 16, 32)
 GENERATIONS = (1_000, 10_000, 100_000)
-TOUCHES = 21
+TOUCHES = 15
 
 BY_KEYS = Question(
     "a call that does nothing, by the number of heavy keys",
@@ -46,7 +48,7 @@ TOUCH = Question(
     "the first touch of an array in a worker, by its size",
     "µs",
     (Goal("8 GiB", None, 60e-6), Goal("8 GiB", "1 MiB", 1.1)),
-    "What the same task takes longer the first time that its worker reads the array.",
+    "What a task takes longer if its worker has never had the array: it comes with the task.",
 )
 BY_PENDING = Question(
     "one call, by how many are under way at once",
@@ -134,36 +136,50 @@ def _cas(engine: TheusEngine) -> Callable[[], object]:
 
 
 def _first_touches() -> Iterator[tuple[str, Task]]:
-    """One worker, and each time an array that it has not seen, less what it takes once more."""
-    from theus_work import first_of_key
+    """A worker that has just read other arrays for the first time, and now these; what each takes
+    less what it takes once more. Then the same with the next worker.
+
+    The arrays stay, and none of their memory is given back meanwhile: a virtual machine may lend
+    free memory to others, and whatever a process then asks of its kernel waits for it to come back.
+    """
+    from theus_work import first_of_key, nothing_with_ctx
 
     from theus import TheusEngine
 
     differences: dict[str, list[float]] = {name: [] for name in SIZES}
     with TheusEngine(workers=1) as engine:
-        engine.heavy.put("warm", np.zeros(4))
-        for _ in range(200):
-            engine.run(first_of_key, "warm")
+        for name, nbytes in SIZES.items():
+            engine.heavy.alloc(name, nbytes // 8).publish()
+        for i in range(20):
+            engine.heavy.put(f"other{i}", np.zeros(1 << 17))
+
+        def publish(name: str) -> None:
+            """The same memory under the name that the function reads."""
+            version, array = engine.state.version, engine.heavy[name]
+            engine.compare_and_swap(version, heavy={"now": array})
+
+        call = partial(engine.run, first_of_key, "now")
         for _ in range(TOUCHES):
-            for name, nbytes in SIZES.items():  # in turns, so that a slow minute is for all
-                engine.heavy.alloc("a", nbytes // 8).publish()
-                _wait_for_quiet(engine)
-                for _ in range(20):
-                    engine.run(first_of_key, "warm")
-                first = timed(partial(engine.run, first_of_key, "a"))
-                again = sorted(timed(partial(engine.run, first_of_key, "a")) for _ in range(9))[4]
+            for i in range(20):
+                publish(f"other{i}")
+                call()
+            for name in random.sample(list(SIZES), len(SIZES)):
+                publish(name)
+                for _ in range(5):
+                    engine.run(nothing_with_ctx)
+                first = timed(call)
+                again = sorted(timed(call) for _ in range(9))[4]
                 differences[name].append(first - again)
+            _replace_worker(engine)
     for name, found in differences.items():
         yield TOUCH.name, Task(name, lambda: None, fixed=sorted(found)[len(found) // 2])
 
 
-def _wait_for_quiet(engine: TheusEngine) -> None:
-    """Until the memory of the array before is given back: 8 GiB keep a processor busy for long."""
-    gc.collect()
-    used = -1.0
-    while time.process_time() - used > 0.002 or engine.stats()["memory"]["free_list"]:
-        used = time.process_time()
-        time.sleep(0.02)
+def _replace_worker(engine: TheusEngine) -> None:
+    (worker,) = engine.stats()["workers"]
+    os.kill(worker["pid"], signal.SIGKILL)
+    while engine.run(os.getpid) == worker["pid"]:
+        pass
 
 
 def _generations() -> Iterator[tuple[str, Task]]:

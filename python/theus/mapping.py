@@ -11,7 +11,6 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
-import weakref
 from collections.abc import Callable
 
 __all__ = ["PAGE_SIZE", "Mapping", "map_private", "map_shared"]
@@ -51,7 +50,15 @@ class Mapping:
         writable: whether the pages may be written through it.
     """
 
-    __slots__ = ("__weakref__", "_finalizer", "address", "segment", "size", "writable")
+    __slots__ = (
+        "__weakref__",
+        "_on_unmap",
+        "_unmapped",
+        "address",
+        "segment",
+        "size",
+        "writable",
+    )
 
     def __init__(
         self,
@@ -66,13 +73,20 @@ class Mapping:
         self.size = size
         self.segment = segment
         self.writable = writable
-        # Never at exit: an atexit handler of the user may still read arrays over this map.
-        self._finalizer = weakref.finalize(self, _unmap, address, size, segment, on_unmap)
-        self._finalizer.atexit = False
+        self._on_unmap = on_unmap
+        self._unmapped = False
 
-    def close(self) -> None:
-        """Unmap now. Only for maps that no array lies over."""
-        self._finalizer()
+    def close(self, munmap: Callable[[int, int], object] = _libc.munmap) -> None:
+        """Unmap now, once. Only for maps that no array lies over."""
+        if not self._unmapped:  # by itself: at the end of a program globals are gone
+            self._unmapped = True
+            munmap(self.address, self.size)
+            if self._on_unmap is not None:
+                self._on_unmap(self.segment)
+
+    # Not weakref.finalize, which takes 15 µs where it is not in the processor's caches, as it is
+    # not when a task is the first to read an array.
+    __del__ = close
 
     def make_private(self, fd: int) -> None:
         """Swap the pages for a private map of the same segment, at the same address.
@@ -143,9 +157,3 @@ def _map(address: int | None, size: int, protection: int, flags: int, fd: int) -
     # A crash of a process with 1 GiB mapped takes seconds when the kernel writes it to a core file.
     _libc.madvise(result, size, _MADV_DONTDUMP)
     return int(result)
-
-
-def _unmap(address: int, size: int, segment: int, on_unmap: Callable[[int], object] | None) -> None:
-    _libc.munmap(address, size)
-    if on_unmap is not None:
-        on_unmap(segment)

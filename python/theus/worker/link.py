@@ -378,8 +378,8 @@ class Link:
             while not self._reader:
                 frame = self._channel.buffered()
                 if frame is None and self._channel.cut_short:
-                    frame = self._receive()
-                    self._channel.cut_short = frame is not None
+                    self._channel.cut_short = False
+                    frame = self._receive() if self._channel.readable() else None
                 if frame is None:
                     break
                 self._handle(frame)
