@@ -14,9 +14,12 @@
 
 static _Atomic uint64_t handles[HANDLES]; /* of all threads, so that they release each other's */
 
+/* That `call` knows. */
+#define FUNCTIONS 33
+
 typedef struct {
   uint64_t state;
-  uint64_t counts[32]; /* of calls, by function */
+  uint64_t counts[FUNCTIONS]; /* of calls */
 } generator;
 
 /* xorshift64*: the same numbers everywhere, and a state per thread. */
@@ -240,8 +243,6 @@ static int32_t call(generator *g, uint64_t which, theus_error *err) {
   keep(g, made);
   return status;
 }
-
-#define FUNCTIONS 33
 
 static void *run(void *argument) {
   generator *g = argument;
