@@ -118,4 +118,5 @@ def take_array(fields: Reader, frame: Frame, segments: Segments) -> WireArray:
             segments.map_shared(array.segment, array.size, fd, writable=writable)
         except OSError:
             pass  # whoever uses it asks for it again
+        array = array._replace(has_fd=False)  # equal to what the next task says of it
     return array
