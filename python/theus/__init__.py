@@ -16,7 +16,7 @@ changes only by compare-and-swap.
 
     means = list(engine.map(mean_of, range(8)))
 
-Importing the package is cheap: numpy comes with the first engine, the shared library with the
+Importing the package is cheap: numpy, the shared library and most of this package come with the
 first engine that is opened.
 """
 

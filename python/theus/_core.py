@@ -15,7 +15,7 @@ import os
 import pickle
 import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from . import _abi as abi
@@ -145,7 +145,9 @@ class Core:
             error = self._local.error = abi.fresh(abi.Error)
         return error
 
-    def _handle(self, name: str, *arguments: Any) -> int:
+    def _handle(
+        self, name: str, *arguments: Any, give_back: Callable[[int], object] = release_later
+    ) -> int:
         out = c.c_uint64()
         try:
             self.call(name, *arguments, c.byref(out))
@@ -154,7 +156,7 @@ class Core:
             # A call that waits gives handlers of signals their turn when it returns: what it has
             # given is nobody's then, and a frame of a stream would be in use for ever.
             if out.value:
-                release_later(out.value)
+                give_back(out.value)
             raise
 
     # -- blobs and handles ---------------------------------------------------------------------
@@ -207,7 +209,9 @@ class Core:
             preload=_strings([p.encode() for p in preload]),
             env=_strings(env),
         )
-        return self._handle("theus_open", c.byref(options))
+        return self._handle(
+            "theus_open", c.byref(options), give_back=lambda engine: self.close(engine, 0)
+        )
 
     def close(self, engine: int, grace_ms: int) -> None:
         """theus_close."""

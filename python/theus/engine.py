@@ -9,6 +9,7 @@ from copy import deepcopy
 from types import EllipsisType, TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
+from ._core import core
 from .contracts import ContractViolationError, contract_of
 from .errors import StatelessnessError, TheusError
 from .frozen import thaw
@@ -29,7 +30,11 @@ if TYPE_CHECKING:  # what is large is imported while the first engine's workers 
 
 __all__ = ["ContractViolationError", "EngineOptions", "StatelessnessError", "TheusEngine"]
 
-_THE_REST = ("batches", "heavy", "map_output", "reaping", "session", "stats", "transactions")
+# With what these import it is all that an open engine may need, but for what needs asyncio.
+_OF_AN_OPEN_ENGINE = (
+    *("batches", "dispatch", "first_ends", "heavy", "map_output", "map_tasks", "reaping"),
+    *("session", "stats", "transactions"),
+)
 
 F = TypeVar("F", bound=Callable[..., Any])
 Process = Callable[..., Any] | str
@@ -82,20 +87,20 @@ class TheusEngine(Running):
         data = _data_of(context)
         settings = Settings.of(workers=workers, heap=heap, seed=seed, preload=preload, name=name)
         handle = open_engine(settings)
-        _import_the_rest()  # while its workers start
-        from .dispatch import Dispatcher
-        from .session import Session
+        try:
+            _import_the_rest()  # while its workers start
+            from .dispatch import Dispatcher
+            from .session import Session
 
-        session = Session(settings, handle, strict_cas=strict_cas)
-        self._session = session
-        self._dispatcher = Dispatcher(session)
-        self._limits = Limits()
-        if data:
-            try:
+            session = Session(settings, handle, strict_cas=strict_cas)
+            self._session = session
+            self._dispatcher = Dispatcher(session)
+            self._limits = Limits()
+            if data:
                 session.committer.commit(None, data, {})
-            except BaseException:
-                session.close()
-                raise
+        except BaseException:
+            core().close(handle.value, 0)
+            raise
 
     # -- the state -----------------------------------------------------------------------------
 
@@ -395,7 +400,7 @@ def _import_the_rest() -> None:
     """Import what an open engine needs. Not when that is first used: by then a program may have run
     out of descriptors, or may not read where this package is any more."""
     try:
-        for name in _THE_REST:
+        for name in _OF_AN_OPEN_ENGINE:
             importlib.import_module(f".{name}", __package__)
     except OSError as error:  # the engine has just taken some descriptors
         raise TheusError(

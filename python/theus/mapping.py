@@ -69,16 +69,18 @@ class Mapping:
         writable: bool,
         on_unmap: Callable[[int], object] | None,
     ) -> None:
+        self._unmapped = True  # until all is known: a signal handler may raise in between
+        self._on_unmap = on_unmap
         self.address = address
         self.size = size
         self.segment = segment
         self.writable = writable
-        self._on_unmap = on_unmap
         self._unmapped = False
 
+    # munmap is a default because at the end of a program there are no globals any more.
     def close(self, munmap: Callable[[int, int], object] = _libc.munmap) -> None:
         """Unmap now, once. Only for maps that no array lies over."""
-        if not self._unmapped:  # by itself: at the end of a program globals are gone
+        if not self._unmapped:
             self._unmapped = True
             munmap(self.address, self.size)
             if self._on_unmap is not None:

@@ -55,6 +55,15 @@ def is_name(key: str) -> bool:
 
 
 def require_c_text(text: str, what: str) -> None:
+    """Refuse what cannot be a C string.
+
+    Args:
+        text: a path or a part of one.
+        what: what to call it in the message.
+
+    Raises:
+        ValueError: it holds a NUL, or is not valid Unicode.
+    """
     if "\0" in text:
         raise ValueError(f"{what} {text!r} has a NUL character, which C strings cannot hold")
     try:

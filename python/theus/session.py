@@ -6,7 +6,6 @@ that still run are ended: a program does not wait for results that nobody can ta
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import itertools
 import os
@@ -14,13 +13,12 @@ import threading
 import weakref
 from typing import Any
 
-from . import exiting
 from ._core import Handle, core, is_forked_child
 from .commits import Committer
 from .completions import CompletionThread, LoopQueues, forward_logs
 from .contention import Contention
 from .errors import EngineClosed, TheusError
-from .exiting import end_thread_at_exit
+from .exiting import close_at_exit, end_thread_at_exit
 from .functions import FunctionCache
 from .local import DaemonThreads
 from .settings import Settings
@@ -33,8 +31,6 @@ __all__ = ["Session"]
 
 # Host processes on threads, as many as concurrent.futures would run.
 HOST_THREADS = min(32, (os.cpu_count() or 1) + 4)
-
-_open: weakref.WeakSet[_Parts] = weakref.WeakSet()
 
 
 class Session:
@@ -153,7 +149,7 @@ class _Parts:
         self.worker_threads = (
             None if options.processes else DaemonThreads(options.workers or _cpus(), "theus-worker")
         )
-        _open.add(self)
+        close_at_exit(self)
 
     def require_open(self) -> None:
         core()
@@ -191,24 +187,11 @@ class _Parts:
         self.host_threads.close()
         if self.worker_threads is not None:
             self.worker_threads.close()
-        _open.discard(self)
 
     def close_in_background(self) -> None:
         """For a finalizer: the garbage collector must not wait for processes to end."""
         if not self.closed and not is_forked_child():
             threading.Thread(target=self.close, name="theus-close", daemon=True).start()
-
-
-def _close_at_exit() -> None:
-    exiting.begin()
-    for parts in list(_open):
-        # Nor does a program that ends already notice another Ctrl-C.
-        with contextlib.suppress(TheusError, KeyboardInterrupt):
-            parts.close()
-
-
-# Registered when theus is first used, so that hooks which the program registers later run before.
-atexit.register(_close_at_exit)
 
 
 def _cpus() -> int:

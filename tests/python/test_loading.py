@@ -88,6 +88,66 @@ print(seen)
     assert printed_by(code, tmp_path) == "[set(), set(), 4]"
 
 
+@pytest.mark.parametrize("error", ["ImportError('not today')", "KeyboardInterrupt()", "OSError()"])
+def test_an_engine_is_closed_if_the_rest_cannot_be_imported(tmp_path: Path, error: str) -> None:
+    code = f"""
+import os, sys
+from theus import TheusEngine
+
+class Refusing:
+    def find_spec(self, name, path=None, target=None):
+        if name == "theus.stats":
+            raise {error}
+
+def children():
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            if int(open(f"/proc/{{pid}}/stat").read().rpartition(")")[2].split()[1]) == os.getpid():
+                yield pid
+        except OSError:
+            pass
+
+sys.meta_path.insert(0, Refusing())
+held = []
+for _ in range(2):
+    try:
+        TheusEngine(workers=2)
+    except BaseException as error:
+        held.append(error)
+    print(len(held), *children())
+"""
+    assert printed_by(code, tmp_path).split() == ["1", "2"]
+
+
+def test_a_hook_from_before_the_first_engine_finds_it_open(tmp_path: Path) -> None:
+    code = """
+import atexit
+from theus import TheusEngine
+
+atexit.register(lambda: print(engine.run(len, [1, 2])))
+engine = TheusEngine(workers=1)
+"""
+    assert printed_by(code, tmp_path) == "2"
+
+
+def test_workers_import_numpy_random_once_where_the_program_uses_it(tmp_path: Path) -> None:
+    code = """
+import sys
+from theus import TheusEngine
+
+def loaded():
+    import sys
+    return "numpy.random" in sys.modules
+
+with TheusEngine(workers=1) as engine:
+    print(engine.run(loaded) == ("numpy.random" in sys.modules))
+import numpy.random
+with TheusEngine(workers=1) as engine:
+    print(engine.run(loaded))
+"""
+    assert printed_by(code, tmp_path).split() == ["True", "True"]
+
+
 def test_the_limit_of_descriptors_stays_as_it_was(tmp_path: Path) -> None:
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     code = (

@@ -104,7 +104,7 @@ class TestStart:
             (worker,) = host.spawn()
             assert worker.run(lambda ctx: sys.modules["drops_a_cycle"].seen() is None)
 
-    def test_preloaded_modules_are_there_and_blas_has_its_threads(self) -> None:
+    def test_blas_has_its_threads(self) -> None:
         with Host(threads=2) as host:
             (worker,) = host.spawn()
 
@@ -114,7 +114,6 @@ class TestStart:
                     a @ a
                 return len(os.listdir("/proc/self/task"))
 
-            assert worker.run(lambda ctx: "numpy" in sys.modules)
             assert worker.run(threads) == 2
         with Host(threads=1) as host:
             assert host.spawn()[0].run(threads) == 1

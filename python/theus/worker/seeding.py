@@ -40,8 +40,9 @@ def reseed(seed: int, worker: int) -> None:
 
 
 def _seed_numpy(seed: int, worker: int) -> None:
-    numpy_random = sys.modules[_NUMPY]
-    numpy_random.seed(numpy_random.SeedSequence([seed, worker]).generate_state(4))
+    numpy_random = sys.modules.get(_NUMPY)
+    if numpy_random is not None:
+        numpy_random.seed(numpy_random.SeedSequence([seed, worker]).generate_state(4))
 
 
 class _AfterImport:
@@ -58,18 +59,29 @@ class _AfterImport:
             find = getattr(finder, "find_spec", None)
             spec = None if find is None or finder is self else find(name, path, target)
             if spec is not None:
-                self._add_to(spec.loader)
+                if hasattr(spec.loader, "exec_module"):
+                    spec.loader = _Loader(spec.loader, self._loaded)
                 return spec  # type: ignore[no-any-return]
         return None
 
-    def _add_to(self, loader: Any) -> None:
-        execute = loader.exec_module
+    def _loaded(self) -> None:
+        # Not when it is found: who asks where a module is may not import it.
+        self._then()
+        with contextlib.suppress(ValueError):
+            sys.meta_path.remove(self)
 
-        def exec_module(module: Any) -> None:
-            execute(module)
-            # Not when it is found: who asks where a module is may not import it.
-            with contextlib.suppress(ValueError):
-                sys.meta_path.remove(self)
-            self._then()
 
-        loader.exec_module = exec_module
+class _Loader:
+    """Another loader, which is put back when it has loaded the module, and `then` is called."""
+
+    def __init__(self, loader: Any, then: Callable[[], None]) -> None:
+        self._loader = loader
+        self._then = then
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loader, name)
+
+    def exec_module(self, module: Any) -> None:
+        module.__loader__ = module.__spec__.loader = self._loader
+        self._loader.exec_module(module)
+        self._then()
