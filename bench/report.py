@@ -27,7 +27,9 @@ def main() -> int:
         kept = [q for q in facts["questions"] if q["set"] not in again or run is facts]
         facts["questions"] = kept + (run["questions"] if run is not facts else [])
         of_run = {name: run["of"][name] for name in ("commit", "date")}
-        facts["of"].setdefault("sets", {}).update(dict.fromkeys(sorted(again), of_run))
+        # The numbers that an earlier report has kept say it for each set.
+        of_sets = run["of"].get("sets") or dict.fromkeys(sorted(again), of_run)
+        facts["of"].setdefault("sets", {}).update(of_sets)
     pictures = directory / "benchmarks"
     pictures.mkdir(parents=True, exist_ok=True)
     text = "\n".join(page(facts, pictures))
