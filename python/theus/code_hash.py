@@ -7,10 +7,8 @@ import types
 from collections.abc import Callable
 from typing import Any
 
-try:
-    from _blake2 import (
-        blake2b,  # hashlib would load OpenSSL as well, in every host and zygote: 4 ms
-    )
+try:  # not by hashlib, which would load OpenSSL as well, in every host and zygote: 4 ms
+    from _blake2 import blake2b
 except ImportError:  # a Python that was built without
     from hashlib import blake2b
 

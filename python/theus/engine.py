@@ -31,10 +31,7 @@ if TYPE_CHECKING:  # what is large is imported while the first engine's workers 
 __all__ = ["ContractViolationError", "EngineOptions", "StatelessnessError", "TheusEngine"]
 
 # With what these import it is all that an open engine may need, but for what needs asyncio.
-_OF_AN_OPEN_ENGINE = (
-    *("batches", "dispatch", "first_ends", "heavy", "map_output", "map_tasks", "reaping"),
-    *("session", "stats", "transactions"),
-)
+_OF_AN_OPEN_ENGINE = ("heavy", "map_tasks", "reaping", "stats", "transactions")
 
 F = TypeVar("F", bound=Callable[..., Any])
 Process = Callable[..., Any] | str
@@ -93,14 +90,18 @@ class TheusEngine(Running):
             from .session import Session
 
             session = Session(settings, handle, strict_cas=strict_cas)
-            self._session = session
-            self._dispatcher = Dispatcher(session)
-            self._limits = Limits()
-            if data:
-                session.committer.commit(None, data, {})
         except BaseException:
             core().close(handle.value, 0)
             raise
+        self._session = session
+        self._dispatcher = Dispatcher(session)
+        self._limits = Limits()
+        if data:
+            try:
+                session.committer.commit(None, data, {})
+            except BaseException:
+                session.close()
+                raise
 
     # -- the state -----------------------------------------------------------------------------
 

@@ -220,7 +220,7 @@ class TaskHeavy(HeavyView):
             if _covers(described, place):
                 return described
         # Described as what is certain: so many bytes.
-        whole = WireArray(segment, size, 0, 0, False, 0, "|u1", key or "", (size,), (1,))
+        whole = WireArray(segment, size, 0, 0, 0, "|u1", key or "", (size,), (1,))
         self._note(whole)
         return whole
 
@@ -279,7 +279,7 @@ class TaskHeavy(HeavyView):
         )
         output.array = array
         output.described = WireArray(
-            segment, granted.size, 0, 0, False, 0, descr, key, lengths, tuple(array.strides)
+            segment, granted.size, 0, 0, 0, descr, key, lengths, tuple(array.strides)
         )
         self.outputs[segment] = output
         return array

@@ -234,13 +234,13 @@ class Link:
             if status:
                 text = f"{what} (segment {segment}) cannot be mapped: {fields.text()}"
                 raise SegmentGone(text, segment=segment)
-            size = fields.array().size
+            described, _ = fields.array()
             reservation = fields.u64()
             fd = answer.take_fd()
         if fd is None:
             self.segments.give_back(reservation)
             raise TheusError(f"{what} cannot be mapped: {NO_DESCRIPTORS}")
-        return self.segments.map_private(segment, size, fd, reservation)
+        return self.segments.map_private(segment, described.size, fd, reservation)
 
     def _give_copy_back(self, answer: Frame) -> None:
         """Whoever called `fetch_copy` does not wait for it any more."""
@@ -262,7 +262,7 @@ class Link:
                 if fields.u8():
                     text = f"{what} (segment {segment}) cannot be mapped: {fields.text()}"
                     raise SegmentGone(text, segment=segment)
-                described = fields.array()
+                described, _ = fields.array()
                 fd = answer.take_fd()
             if fd is not None:
                 return described.size, fd, bool(described.flags & wire.ARRAY_WRITABLE)

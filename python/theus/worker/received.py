@@ -110,13 +110,12 @@ def take_arrays(fields: Reader, frame: Frame, segments: Segments, count: int) ->
 
 def take_array(fields: Reader, frame: Frame, segments: Segments) -> WireArray:
     """An array descriptor; its segment is mapped now if a descriptor came with it."""
-    array = fields.array()
-    fd = frame.take_fd() if array.has_fd else None
+    array, has_fd = fields.array()
+    fd = frame.take_fd() if has_fd else None
     if fd is not None:
         writable = bool(array.flags & wire.ARRAY_WRITABLE)
         try:  # noqa: SIM105  # contextlib.suppress takes 2 µs
             segments.map_shared(array.segment, array.size, fd, writable=writable)
         except OSError:
             pass  # whoever uses it asks for it again
-        array = array._replace(has_fd=False)  # equal to what the next task says of it
     return array

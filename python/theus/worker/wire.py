@@ -99,23 +99,24 @@ class Reader:
             raise ProtocolError(f"a value reaches over the end of segment {segment}")
         return WireValue(codec, [], segment, size, ranges)
 
-    def array(self) -> WireArray:
+    def array(self) -> tuple[WireArray, bool]:
+        """An array, and whether a descriptor of its segment came with it."""
         fields = self.unpack(_ARRAY)
         segment, size, offset, _nbytes, version, _itemsize, has_fd, flags, ndim, _ = fields
         descr, key = self.text(), self.text()
         layout = struct.unpack(f"<{2 * ndim}q", self.take(16 * ndim))
-        return WireArray(
+        array = WireArray(
             segment=segment,
             size=size,
             offset=offset,
             version=version,
-            has_fd=bool(has_fd),
             flags=flags,
             descr=descr,
             key=key,
             shape=layout[:ndim],
             strides=layout[ndim:],
         )
+        return array, bool(has_fd)
 
 
 class WireValue(NamedTuple):
@@ -143,7 +144,6 @@ class WireArray(NamedTuple):
     size: int
     offset: int
     version: int
-    has_fd: bool
     flags: int
     descr: str
     key: str

@@ -154,6 +154,7 @@ class Zygote:
         else:
             gc.freeze()  # else the first collection would look at all of it, for 5 ms
             gc.enable()
+            # numpy is here already; whether it has started threads is asked like of the others.
             names = ["numpy", *(self._config.get("preload") or ())]
             self._forks = preload.preload(names, self._warnings.append)
             self._obstacle = _lacking()
