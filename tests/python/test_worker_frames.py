@@ -165,12 +165,32 @@ def test_texts_with_lone_surrogates_can_be_sent() -> None:
     assert wire.Reader(payload).text() == "file\\udcff"
 
 
-@pytest.mark.parametrize("field", ["value", "array", "text", "task_head"])
+@pytest.mark.parametrize("field", ["value", "array", "text", "task"])
 @hypothesis.given(payload=st.binary(max_size=200))
 @hypothesis.settings(deadline=None, derandomize=True, database=None)
 def test_any_payload_is_read_or_refused(field: str, payload: bytes) -> None:
     with contextlib.suppress(ProtocolError):
         getattr(wire.Reader(bytearray(payload)), field)()
+
+
+@hypothesis.given(
+    head=st.tuples(*[st.integers(0, 2**64 - 1)] * 3, *[st.integers(0, 255)] * 2, st.just(0)),
+    target=st.sampled_from(["", "module:name"]),
+    spans=st.lists(st.binary(max_size=20), max_size=3),
+    cut=st.integers(0, 20),
+)
+@hypothesis.settings(deadline=None, derandomize=True, database=None)
+def test_a_task_begins_with_what_was_written(
+    head: tuple[int, ...], target: str, spans: list[bytes], cut: int
+) -> None:
+    value = wire.inline_value(wire.CODEC_PICKLE, [memoryview(span) for span in spans])
+    payload = bytearray(struct.pack("<QQQBBH", *head) + wire.text(target) + value)
+    *fields, named, read = wire.Reader(payload + b"behind it").task()
+    assert (tuple(fields), named) == (head, target)
+    assert [bytes(span) for span in read.spans] == spans
+    if cut:
+        with pytest.raises(ProtocolError):
+            wire.Reader(payload[:-cut]).task()
 
 
 @hypothesis.given(pieces=st.lists(st.binary(min_size=1, max_size=40), max_size=20))

@@ -14,6 +14,7 @@
       segments.py   the shared memory that it has mapped
       tasks.py      one task: decode, call, answer
         functions.py  which function is meant
+        context.py    its ctx
         heavy.py      ctx.heavy             log.py   ctx.log
         granted.py    memory for a result
         results.py    what it returned      failures.py  what it raised

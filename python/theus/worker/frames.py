@@ -153,8 +153,8 @@ class Channel:
             ChannelClosed: the other side is gone.
         """
         data = _HEADER.pack(len(payload), kind, len(fds), ident) + payload
-        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
-        while data:
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else None
+        while True:
             try:
                 # Not sendall: after a failure nobody would know how much was sent.
                 if rights:
@@ -168,7 +168,9 @@ class Channel:
                     raise
                 time.sleep(_SOON)  # no event tells when it has passed
                 continue
-            data, rights = data[sent:], []
+            if sent == len(data):
+                return
+            data, rights = data[sent:], None
 
     def readable(self) -> bool:
         """Whether something has come; costs less than to read and find nothing."""
@@ -179,12 +181,18 @@ class Channel:
         if self._head() is not None:
             return
         began = time.perf_counter_ns()
-        if self._busy and self.may_poll:
-            until = began + _POLLING
-            while not self._poller.poll(0) and time.perf_counter_ns() < until:
-                os.sched_yield()  # the host may be on the same processor (pool/look.go)
-        self._poller.poll()
+        if not (self._busy and self.may_poll and self._comes_before(began + _POLLING)):
+            self._poller.poll()
         self._busy = time.perf_counter_ns() - began < _OFTEN
+
+    def _comes_before(self, deadline: int) -> bool:
+        """Whether something comes before that time, by polling."""
+        poll, now, let_others_run = self._poller.poll, time.perf_counter_ns, os.sched_yield
+        while not poll(0):
+            if now() >= deadline:
+                return False
+            let_others_run()  # the host may be on the same processor (pool/look.go)
+        return True
 
     def receive(self) -> Frame | None:
         """The next frame; None when not all of it is there yet.

@@ -90,8 +90,10 @@ class Link:
         self._make_locks()
 
     def _make_locks(self) -> None:
-        self._state = threading.Condition(threading.RLock())  # guards all that frames change
-        self._reader = 0  # the thread that reads the socket, without holding _state; 0: none
+        self._lock = threading.RLock()  # guards all that frames change
+        self._read = threading.Condition(self._lock)  # a frame was read, or nobody reads any more
+        self._waiting = 0  # threads that wait for that
+        self._reader = 0  # the thread that reads the socket, without holding _lock; 0: none
         self._sending = threading.RLock()  # frames must not mix; taken last
         # Of the thread that holds _sending, alone: nobody else's send may return before its frame
         # is on its way, or be lost with it when a handler raises.
@@ -117,7 +119,7 @@ class Link:
             if self._checks:
                 self._answer_checks()
                 continue  # it may have taken long: a CANCEL may have come
-            with self._state:
+            with self._lock:
                 if self._tasks:
                     return self._tasks.popleft()
 
@@ -126,7 +128,7 @@ class Link:
 
     def _answer_checks(self) -> None:
         """Show that this worker lives, and has let go of what nothing but garbage held."""
-        with self._state:
+        with self._lock:
             checks, self._checks = self._checks, []
         if any(checks):
             self.collect_garbage()
@@ -143,7 +145,7 @@ class Link:
 
     def forgotten_functions(self) -> list[int]:
         """Functions that the host will not ask for again, since the last call."""
-        with self._state:
+        with self._lock:
             forgotten, self.forgotten = self.forgotten, []
         return forgotten
 
@@ -291,7 +293,7 @@ class Link:
         """Tell the host which retired segments this process has let go of."""
         if self._inside():
             return  # whoever was interrupted does it before he waits again
-        with self._state:
+        with self._lock:
             self._acknowledge()
 
     # ---- for children that user code forks
@@ -316,7 +318,7 @@ class Link:
 
     def _inside(self) -> bool:
         """This thread is in the middle of this object already."""
-        owned = self._state._is_owned() or self._sending._is_owned()  # type: ignore[attr-defined]
+        owned = self._lock._is_owned() or self._sending._is_owned()  # type: ignore[attr-defined]
         return owned or self._reader == threading.get_ident()
 
     def _refuse_if_inside(self) -> None:
@@ -342,28 +344,28 @@ class Link:
         """
         self._refuse_if_abandoned()
         self._refuse_if_inside()
-        with self._state:
+        with self._lock:
             number = next(self._numbers)
             self._answers[number] = None
         try:
             self.send(kind, number, payload)
             self._wait(lambda: self._answers[number] is not None)
         except BaseException:  # a signal handler of the user's, mostly
-            with self._state:
+            with self._lock:
                 answer = self._answers.pop(number)
                 if answer is None:
                     self._unwanted[number] = unwanted
                 else:
                     _refuse(answer, unwanted)
             raise
-        with self._state:
+        with self._lock:
             answer = self._answers.pop(number)
         assert answer is not None
         return answer
 
     def _drain(self) -> None:
         """Handle what has come already: a task may be cancelled, or a segment retired."""
-        with self._state:
+        with self._lock:
             while not self._reader:
                 frame = self._channel.buffered()
                 if frame is None and self._channel.readable():
@@ -374,7 +376,7 @@ class Link:
             self._acknowledge()
 
     def _handle_what_was_read(self) -> None:
-        with self._state:
+        with self._lock:
             while not self._reader:
                 frame = self._channel.buffered()
                 if frame is None and self._channel.cut_short:
@@ -386,32 +388,41 @@ class Link:
 
     def _wait(self, done: Callable[[], bool]) -> None:
         """Read, or let another thread read, until `done`, which is asked under the lock."""
-        with self._state:
+        with self._lock:
             self._acknowledge()
             while not done():
                 if self._reader:
-                    # In slices: handlers are let in between them, who may wait for other threads.
-                    self._state.wait(_SLICE)
-                    self._state.release()
-                    try:
-                        interruptible(_nothing)
-                    finally:
-                        self._state.acquire()
+                    self._let_another_read()
                     continue
                 self._reader = threading.get_ident()
                 try:
-                    self._state.release()
+                    self._lock.release()
                     try:
                         interruptible(self._channel.wait)
                     finally:
-                        self._state.acquire()
+                        self._lock.acquire()
                     frame = self._receive()
                     if frame is not None:
                         self._handle(frame)
                 finally:
                     self._reader = 0
-                    self._state.notify_all()
+                    if self._waiting:
+                        self._read.notify_all()
                 self._acknowledge()
+
+    def _let_another_read(self) -> None:
+        """Wait until a frame was read, at most for a slice: handlers are let in after each, who may
+        wait for other threads. _lock is held."""
+        self._waiting += 1
+        try:
+            self._read.wait(_SLICE)
+        finally:
+            self._waiting -= 1
+        self._lock.release()
+        try:
+            interruptible(_nothing)
+        finally:
+            self._lock.acquire()
 
     def _receive(self) -> Frame | None:
         try:
@@ -430,7 +441,7 @@ class Link:
             exit_now(1)
 
     def _handle(self, frame: Frame) -> None:
-        """Do what a frame says. _state is held."""
+        """Do what a frame says. _lock is held."""
         kind = frame.kind
         if kind == frames.TASK:
             task = QueuedTask(frame, self.segments)
@@ -457,7 +468,8 @@ class Link:
             self._exiting = True
         else:
             raise frames.ProtocolError(f"the host sent a frame of unknown type {kind}")
-        frame.close()
+        if frame.fds:
+            frame.close()
 
     def _cancel(self, task: int) -> None:
         for queued in self._tasks:

@@ -31,14 +31,12 @@ class Received:
     __slots__ = ("_ranges", "_spans", "codec", "missing")
 
     def __init__(self, value: WireValue, frame: Frame, segments: Segments) -> None:
-        self.codec = value.codec
-        self.missing = value.segment
-        self._spans = value.spans
-        self._ranges = value.ranges
-        fd = frame.take_fd() if value.segment else None
+        self.codec, self._spans, segment, size, self._ranges = value
+        self.missing = segment
+        fd = frame.take_fd() if segment else None
         if fd is not None:
             with contextlib.suppress(OSError):  # whoever uses it asks for it again
-                self.place(segments.map_private(value.segment, value.size, fd))
+                self.place(segments.map_private(segment, size, fd))
 
     def place(self, mapping: Mapping) -> None:
         """Its segment is mapped here; privately, so that arrays over it can be written to."""
@@ -83,12 +81,12 @@ class QueuedTask:
     def __init__(self, frame: Frame, segments: Segments) -> None:
         fields = Reader(frame.payload)
         self.id = frame.id
-        head = fields.task_head()
-        self.function, self.version, self.rng_key, self.out_codec, flags, count = head
+        head = fields.task()
+        self.function, self.version, self.rng_key, self.out_codec, flags, count = head[:6]
         self.poll = bool(flags & wire.TASK_POLL)
         self.again = bool(flags & wire.TASK_AGAIN)
-        self.target = fields.text()
-        self.input = Received(fields.value(), frame, segments)
+        self.target, value = head[6:]
+        self.input = Received(value, frame, segments)
         self.arrays = take_arrays(fields, frame, segments, count) if count else []
 
 

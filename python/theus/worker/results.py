@@ -17,6 +17,9 @@ from .heavy import TaskHeavy
 _OTHER_FIELDS = 64
 
 
+_NOTHING = wire.inline_span(wire.CODEC_PICKLE, bytes(encode(None).spans[0])) + wire.u16(0)
+
+
 class Outcomes(NamedTuple):
     """What a batch gave: the values before the first failure, and that failure."""
 
@@ -38,6 +41,8 @@ def encode_result(outcome: Any, name: str, codec: int, heavy: TaskHeavy) -> byte
         HeapFull: there is no room for it.
     """
     codec = codec or wire.CODEC_PICKLE
+    if outcome is None and codec == wire.CODEC_PICKLE:
+        return _NOTHING
     if isinstance(outcome, Outcomes):
         encoded = _encode_batch(outcome, name, heavy)
     else:

@@ -23,6 +23,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 _set_handler, _get_handler = signal.signal, signal.getsignal
+_this_thread = threading.get_ident
 
 # Written by the main thread alone, which is where handlers run.
 _main = threading.get_ident()
@@ -43,7 +44,7 @@ def uninterrupted(function: Callable[P, R]) -> Callable[P, R]:
     @functools.wraps(function)
     def whole(*args: P.args, **kwargs: P.kwargs) -> R:
         global _depth
-        if threading.get_ident() != _main:
+        if _this_thread() != _main:
             return function(*args, **kwargs)
         before = _depth
         try:
@@ -51,7 +52,7 @@ def uninterrupted(function: Callable[P, R]) -> Callable[P, R]:
             return function(*args, **kwargs)
         finally:
             _depth = before
-            if not before:
+            if _put_off and not before:
                 _run_put_off()
 
     return whole
@@ -60,7 +61,7 @@ def uninterrupted(function: Callable[P, R]) -> Callable[P, R]:
 def interruptible(wait: Callable[[], object]) -> None:
     """Let handlers in, those that were put off first, and as long as `wait` takes."""
     global _depth
-    if threading.get_ident() != _main:
+    if _this_thread() != _main:
         wait()
         return
     depth, _depth = _depth, 0

@@ -14,14 +14,16 @@ import resource
 
 from ..mapping import PAGE_SIZE, map_shared
 
-IDLE = 0
-STARTED = 1
-RUNNING = 2
-ENCODING = 3
-REPLYING = 4
-CUT_OFF = 5  # the socket was closed by something in this process
+# Phases, where the word has them.
+_SHIFT = 56
+IDLE = 0 << _SHIFT
+STARTED = 1 << _SHIFT
+RUNNING = 2 << _SHIFT
+ENCODING = 3 << _SHIFT
+REPLYING = 4 << _SHIFT
+CUT_OFF = 5 << _SHIFT  # the socket was closed by something in this process
 
-_TASK = (1 << 56) - 1
+_TASK = (1 << _SHIFT) - 1
 _FAULT = 64  # offset of the report, which may take the rest of the page
 
 
@@ -36,11 +38,11 @@ class StatusPage:
 
     def set(self, phase: int, task: int) -> None:
         """Say what is going on. An aligned 8-byte store, so the host never sees half of it."""
-        self._word.value = phase << 56 | task
+        self._word.value = phase | task
 
     def cut_off(self) -> None:
         """Say that this process ends because it has lost its socket, whatever it did."""
-        self._word.value = CUT_OFF << 56 | (self._word.value & _TASK)
+        self._word.value = CUT_OFF | (self._word.value & _TASK)
 
     def report_faults(self) -> None:
         """Have it written here where Python was, should native code end this process."""

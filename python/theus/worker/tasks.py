@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from ..arrays import resolving
-from ..context import Domain, Inputs, TaskContext, WorkerInfo, clear_row, store_row
+from ..context import WorkerInfo, clear_row, store_row
 from ..payload import decode, decode_each
-from ..state import State, decode_state
 from . import failures, frames, status, wire
+from .context import WorkerContext
 from .functions import Callee, FunctionCache
 from .heavy import TaskHeavy
-from .link import STATE, Link
+from .link import Link
 from .log import TaskLogger
 from .process import exit_now, flush_output
 from .received import QueuedTask
@@ -33,32 +33,34 @@ class Runner:
     """
 
     def __init__(self, link: Link, page: StatusPage, info: WorkerInfo, seed: int) -> None:
-        self._link = link
+        self.link = link
+        self.info = info
+        self.seed = seed
         self._page = page
-        self._info = info
-        self._seed = seed
         self._functions = FunctionCache(link)
         self._loggers: dict[str, TaskLogger] = {}
+        self._running = 0  # the task's number
 
     def run(self, task: QueuedTask) -> None:
         """Run a task and answer it, whatever it raises."""
         self._page.set(status.STARTED, task.id)
-        heavy = TaskHeavy(self._link, task.id, task.arrays)
+        self._running = task.id
+        heavy = TaskHeavy(self.link, task.id, task.arrays)
         clock = _Clock()
         try:
             kind, answer = frames.RESULT, self._result(task, heavy, clock)
         except BaseException as error:
             kind, answer = frames.FAILED, encode_failure(error, heavy)
         finally:
-            self._link.segments.end_writing()
+            self.link.segments.end_writing()
             heavy.close()
         del heavy
-        if self._link.abandoned:
+        if self.link.abandoned:
             exit_now(0)  # a child that the task forked and that came back from its function
         # What was printed comes before the result: whoever awaits it may look at the output then.
         flush_output()
         self._page.set(status.REPLYING, task.id)
-        self._link.send(kind, task.id, wire.u64(clock.nanoseconds) + answer)
+        self.link.send(kind, task.id, wire.u64(clock.nanoseconds) + answer)
         # Idle only now: between the two a kill must not look like a task that never started.
         self._page.set(status.IDLE, 0)
 
@@ -71,22 +73,22 @@ class Runner:
         self._page.set(status.ENCODING, task.id)
         return encode_result(outcome, callee.name, task.out_codec, heavy)
 
+    def logger(self, name: str) -> TaskLogger:
+        """The logger of a function; what it is told goes to the host as of the task that runs."""
+        logger = self._loggers.get(name)
+        if logger is None:
+            logger = self._loggers[name] = TaskLogger(name, self.link, lambda: self._running)
+        return logger
+
     # ---- calling
 
     def _decode_input(self, task: QueuedTask, heavy: TaskHeavy) -> _Call | _Batch:
-        codec, spans = task.input.codec, task.input.take(self._link, task.id)
-        if codec == wire.CODEC_NONE:
-            return _Call((), {})
-        if codec == wire.CODEC_RAW:
-            return _Call((b"".join(spans),), {})
-        if codec == wire.CODEC_JSON:
-            arguments = json.loads(b"".join(spans))
-            if not isinstance(arguments, dict):
-                raise TypeError("a JSON input is an object of keyword arguments")
-            return _Call((), arguments)
+        codec, spans = task.input.codec, task.input.take(self.link, task.id)
+        if codec != wire.CODEC_PICKLE:
+            return _arguments_of_c(codec, spans)
         kind, first, items = decode(spans)
         if kind == "call":
-            return _Call(first, items)
+            return first, items
         if kind == "each":  # they are loaded one by one: one that cannot be costs no other
             load = decode_each(spans, heavy)
             load()  # the head once more
@@ -103,11 +105,13 @@ class Runner:
     ) -> Any:
         if isinstance(call, _Batch):
             return self._call_batch(task, callee, call, heavy, clock)
-        # Outside of maps, as a C program may call it, a task gets the whole of an output.
-        out = heavy.output_rows() if callee.passes_ctx else None
-        ctx = self._context(task, callee, call.args, call.kwargs, heavy, None, out)
+        args, kwargs = call
+        ctx = None
+        if callee.passes_ctx:
+            # Outside of maps, as a C program may call it, a task gets the whole of an output.
+            ctx = WorkerContext(self, task, callee, args, kwargs, heavy, None, heavy.output_rows())
         with clock:
-            return callee.call(call.args, call.kwargs, ctx)
+            return callee.call(args, kwargs, ctx)
 
     def _call_batch(
         self, task: QueuedTask, callee: Callee, batch: _Batch, heavy: TaskHeavy, clock: _Clock
@@ -139,54 +143,15 @@ class Runner:
             row = None if rows is None else rows[item, ...]
             if row is not None and task.again:
                 clear_row(row)
-            ctx = self._context(task, callee, args, {}, heavy, item, row)
+            ctx = None
+            if callee.passes_ctx:
+                ctx = WorkerContext(self, task, callee, args, {}, heavy, item, row)
             with clock:
                 value = callee.call(args, {}, ctx)
                 if row is not None:
                     store_row(row, value)
                     value = None
             values.append(value)
-
-    def _context(
-        self,
-        task: QueuedTask,
-        callee: Callee,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        heavy: TaskHeavy,
-        item: int | None,
-        row: Any = None,
-    ) -> TaskContext | None:
-        if not callee.passes_ctx:
-            return None
-        inputs = Inputs(callee.inputs(args, kwargs))
-        bounds = callee.bounds
-        return TaskContext(
-            input=inputs,
-            domain=Domain(inputs, lambda: self._stored(task, "domain").get("domain"), bounds),
-            heavy=heavy if bounds is None else bounds.heavy(heavy),
-            state=State(task.version, lambda: self._fetch_state(task, ""), heavy),
-            log=self._logger(callee.name, task.id),
-            worker=self._info,
-            seed=self._seed,
-            rng_key=task.rng_key,
-            item=item,
-            out=row,
-        )
-
-    def _logger(self, name: str, task: int) -> TaskLogger:
-        logger = self._loggers.get(name)
-        if logger is None:
-            logger = self._loggers[name] = TaskLogger(name, self._link)
-        logger.task = task
-        return logger
-
-    def _stored(self, task: QueuedTask, path: str) -> dict[str, Any]:
-        return decode_state(self._fetch_state(task, path))
-
-    def _fetch_state(self, task: QueuedTask, path: str) -> bytes:
-        """The state at or below a path, encoded."""
-        return self._link.fetch_bytes(task.id, STATE, path, "ctx.state")
 
 
 class _Clock:
@@ -205,12 +170,23 @@ class _Clock:
         self.nanoseconds += time.perf_counter_ns() - self._started
 
 
-class _Call(NamedTuple):
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
+_Call = tuple[tuple[Any, ...], dict[str, Any]]
+"""Positional and keyword arguments."""
 
 
 class _Batch(NamedTuple):
     first_index: int
     length: int
     next: Callable[[], tuple[Any, ...]]
+
+
+def _arguments_of_c(codec: int, spans: Sequence[memoryview]) -> _Call:
+    """The arguments of a call in one of the codecs that programs in C use."""
+    if codec == wire.CODEC_NONE:
+        return (), {}
+    if codec == wire.CODEC_RAW:
+        return (b"".join(spans),), {}
+    arguments = json.loads(b"".join(spans))
+    if not isinstance(arguments, dict):
+        raise TypeError("a JSON input is an object of keyword arguments")
+    return (), arguments

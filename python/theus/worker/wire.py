@@ -28,6 +28,8 @@ _U16 = struct.Struct("<H")
 _U32 = struct.Struct("<I")
 _U64 = struct.Struct("<Q")
 _TASK_HEAD = struct.Struct("<QQQBBH")
+# The same, an empty name of a target, and an input of one span: all that most tasks have.
+_PLAIN_TASK = struct.Struct("<QQQBBHIBBHI")
 _INLINE_SPAN = struct.Struct("<BBHI")  # a value of one span, and that one's length
 _VALUE = struct.Struct("<BBH")
 _SPAN = struct.Struct("<QQ")
@@ -80,9 +82,17 @@ class Reader:
         length = self.u32()
         return str(self.take(length), "utf-8", "replace") if length else ""
 
-    def task_head(self) -> tuple[Any, ...]:
-        """(function, version, rng_key, out_codec, flags, number of descriptors) of a TASK."""
-        return self.unpack(_TASK_HEAD)
+    def task(self) -> tuple[int, int, int, int, int, int, str, WireValue]:
+        """What a TASK begins with: (function, version, rng_key, out_codec, flags, number of array
+        descriptors, target, input)."""
+        if self._at + _PLAIN_TASK.size <= len(self._view):
+            *head, target, codec, where, count, length = _PLAIN_TASK.unpack_from(
+                self._view, self._at
+            )
+            if not target and where == INLINE and count == 1:
+                self._at += _PLAIN_TASK.size
+                return *head, "", WireValue(codec, [self.take(length)], 0, 0, [])
+        return *self.unpack(_TASK_HEAD), self.text(), self.value()
 
     def value(self) -> WireValue:
         codec, where, count = self.unpack(_VALUE)
