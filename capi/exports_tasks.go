@@ -94,6 +94,40 @@ func theusgo_execute(h C.uint64_t, c *C.theus_call, out *C.uint64_t, err *C.theu
 	})
 }
 
+//export theusgo_run
+func theusgo_run(h C.uint64_t, c *C.theus_call, out *C.uint64_t, small *C.theus_small, err *C.theus_error) C.int32_t {
+	return call("theus_run", err, h, func() error {
+		e, bad := usable(h)
+		if bad != nil {
+			return bad
+		}
+		if c == nil || out == nil || small == nil {
+			return missing("call, out or small")
+		}
+		if uintptr(small.struct_size) < unsafe.Sizeof(*small) {
+			return badStruct("theus_small")
+		}
+		request, bad := taskCall(e.Engine, c)
+		if bad != nil {
+			return bad
+		}
+		if request.Queue != nil {
+			return &engine.ArgumentError{Text: "theus_run takes no theus_call.queue: it waits itself; see theus_execute"}
+		}
+		task, failure := e.Execute(request)
+		if failure != nil {
+			return failure
+		}
+		if task.Look() && giveSmall(small, task.Outcome()) {
+			task.Release()
+			return nil
+		}
+		o := &taskObject{owner: e.Engine, created: closedChannel, task: task}
+		*out = C.uint64_t(handles.add(o))
+		return nil
+	})
+}
+
 // taskCall converts a theus_call; everything but the spans is copied.
 func taskCall(owner *engine.Engine, c *C.theus_call) (engine.Call, error) {
 	if uintptr(c.struct_size) < unsafe.Sizeof(*c) {
@@ -248,36 +282,43 @@ func theusgo_take(h C.uint64_t, out *C.theus_small, err *C.theus_error) C.int32_
 		if uintptr(out.struct_size) < unsafe.Sizeof(*out) {
 			return badStruct("theus_small")
 		}
-		bad = o.read(func(task *pool.Task) error {
-			giveSmall(out, task.Outcome())
-			return nil
-		})
-		if bad != nil || out.taken == 0 {
-			return bad
-		}
-		if bad = release(uint64(h)); bad != nil { // by another call meanwhile
-			out.taken = 0
-		}
-		return bad
+		return o.take(uint64(h), out)
 	})
 }
 
-// giveSmall fills in the result if it is one that theus_take gives.
-func giveSmall(out *C.theus_small, o *pool.Outcome) {
+// take is theus_take: its handle is h.
+func (o *taskObject) take(h uint64, out *C.theus_small) error {
+	out.taken = 0
+	err := o.read(func(task *pool.Task) error {
+		giveSmall(out, task.Outcome())
+		return nil
+	})
+	if err != nil || out.taken == 0 {
+		return err
+	}
+	if err = release(h); err != nil { // by another call meanwhile
+		out.taken = 0
+	}
+	return err
+}
+
+// giveSmall fills in the result if it is one that theus_take gives, and reports whether it is.
+func giveSmall(out *C.theus_small, o *pool.Outcome) bool {
 	out.taken = 0
 	inline := o.Value.Inline
 	if o.Status != pool.OK || len(o.Arrays) > 0 || o.Value.Segment != nil || len(inline) > 1 {
-		return
+		return false
 	}
 	out.len = 0
 	if len(inline) == 1 {
 		if len(inline[0]) > len(out.data) {
-			return
+			return false
 		}
 		copy(unsafe.Slice((*byte)(unsafe.Pointer(&out.data)), len(out.data)), inline[0])
 		out.len = C.uint64_t(len(inline[0]))
 	}
 	out.codec, out.taken = C.int32_t(o.Value.Codec), 1
+	return true
 }
 
 func giveValue(out *C.theus_value, o *pool.Outcome) error {
@@ -379,25 +420,51 @@ var eventBuffers = sync.Pool{New: func() any { b := make([]pool.Event, 256); ret
 //export theusgo_poll
 func theusgo_poll(h C.uint64_t, events *C.theus_event, capacity C.uint64_t, n *C.uint64_t, err *C.theus_error) C.int32_t {
 	return call("theus_poll", err, h, func() error {
-		q, bad := lookup[*queueObject](uint64(h))
-		if bad != nil {
-			return bad
-		}
-		if n == nil || (events == nil && capacity > 0) {
-			return missing("events or n")
-		}
-		buffer := eventBuffers.Get().(*[]pool.Event)
-		defer eventBuffers.Put(buffer)
-		taken := (*buffer)[:q.Take((*buffer)[:min(uint64(capacity), uint64(len(*buffer)))])]
-		for i, e := range taken {
-			c := (*C.theus_event)(unsafe.Add(unsafe.Pointer(events), i*int(unsafe.Sizeof(*events))))
-			kind := C.int32_t(C.THEUS_EVENT_TASK)
-			if e.Log {
-				kind = C.THEUS_EVENT_LOG
-			}
-			*c = C.theus_event{task: C.theus_task(e.Handle), tag: C.uint64_t(e.Tag), status: C.int32_t(e.Status), kind: kind}
-		}
-		*n = C.uint64_t(len(taken))
-		return nil
+		return takeEvents(uint64(h), events, nil, capacity, n)
 	})
+}
+
+//export theusgo_collect
+func theusgo_collect(h C.uint64_t, events *C.theus_event, results *C.theus_small, capacity C.uint64_t, n *C.uint64_t, err *C.theus_error) C.int32_t {
+	return call("theus_collect", err, h, func() error {
+		if results == nil {
+			return missing("results")
+		}
+		if uintptr(results.struct_size) < unsafe.Sizeof(*results) {
+			return badStruct("theus_small")
+		}
+		return takeEvents(uint64(h), events, results, capacity, n)
+	})
+}
+
+// takeEvents moves events out of a queue, and with results what theus_take gives of each.
+func takeEvents(h uint64, events *C.theus_event, results *C.theus_small, capacity C.uint64_t, n *C.uint64_t) error {
+	q, bad := lookup[*queueObject](h)
+	if bad != nil {
+		return bad
+	}
+	if n == nil || (events == nil && capacity > 0) {
+		return missing("events or n")
+	}
+	buffer := eventBuffers.Get().(*[]pool.Event)
+	defer eventBuffers.Put(buffer)
+	taken := (*buffer)[:q.Take((*buffer)[:min(uint64(capacity), uint64(len(*buffer)))])]
+	for i, e := range taken {
+		c := (*C.theus_event)(unsafe.Add(unsafe.Pointer(events), i*int(unsafe.Sizeof(*events))))
+		kind := C.int32_t(C.THEUS_EVENT_TASK)
+		if e.Log {
+			kind = C.THEUS_EVENT_LOG
+		}
+		*c = C.theus_event{task: C.theus_task(e.Handle), tag: C.uint64_t(e.Tag), status: C.int32_t(e.Status), kind: kind}
+		if results == nil {
+			continue
+		}
+		small := (*C.theus_small)(unsafe.Add(unsafe.Pointer(results), i*int(unsafe.Sizeof(*results))))
+		small.taken = 0
+		if o, err := lookup[*taskObject](e.Handle); err == nil {
+			_ = o.take(e.Handle, small) // released by another call meanwhile: nobody wants it
+		}
+	}
+	*n = C.uint64_t(len(taken))
+	return nil
 }

@@ -98,7 +98,10 @@ var exports = map[string]func(c *caller) _Ctype_int32_t{
 		code, n := c.spans()
 		return theusgo_define(c.handle(), c.text(), code, n, c.out(), c.err())
 	},
-	"execute":  func(c *caller) _Ctype_int32_t { return theusgo_execute(c.handle(), c.call(), c.out(), c.err()) },
+	"execute": func(c *caller) _Ctype_int32_t { return theusgo_execute(c.handle(), c.call(), c.out(), c.err()) },
+	"run": func(c *caller) _Ctype_int32_t {
+		return theusgo_run(c.handle(), c.call(), c.out(), c.small(), c.err())
+	},
 	"wait":     func(c *caller) _Ctype_int32_t { return theusgo_wait(c.handle(), c.time(), c.err()) },
 	"look":     func(c *caller) _Ctype_int32_t { return theusgo_look(c.handle(), c.err()) },
 	"announce": func(c *caller) _Ctype_int32_t { return theusgo_announce(c.handle(), c.handle(), c.uint64(), c.err()) },
@@ -115,6 +118,11 @@ var exports = map[string]func(c *caller) _Ctype_int32_t{
 	"poll": func(c *caller) _Ctype_int32_t {
 		events := make([]_Ctype_struct_theus_event, 256) // no call writes more
 		return theusgo_poll(c.handle(), orNil(c, &events[0]), c.uint64(), c.number(), c.err())
+	},
+	"collect": func(c *caller) _Ctype_int32_t {
+		events, results := make([]_Ctype_struct_theus_event, 256), make([]_Ctype_struct_theus_small, 256)
+		results[0].struct_size = c.size(unsafe.Sizeof(results[0]))
+		return theusgo_collect(c.handle(), orNil(c, &events[0]), orNil(c, &results[0]), c.uint64(), c.number(), c.err())
 	},
 }
 

@@ -315,6 +315,13 @@ int32_t theus_execute(theus_engine engine, const theus_call *call, theus_task *o
   return theusgo_execute(engine, (theus_call *)call, out, err);
 }
 
+int32_t theus_run(theus_engine engine, const theus_call *call, theus_task *out, theus_small *small, theus_error *err) {
+  if (out != NULL) *out = 0;
+  if (small != NULL && small->struct_size >= sizeof *small) small->taken = 0;
+  if (forked()) return refuse_fork(err);
+  return theusgo_run(engine, (theus_call *)call, out, small, err);
+}
+
 int32_t theus_wait(theus_task task, int64_t timeout_ms, theus_error *err) {
   if (forked()) return refuse_fork(err);
   return theusgo_wait(task, timeout_ms, err);
@@ -373,6 +380,12 @@ int32_t theus_poll(theus_queue queue, theus_event *events, uint64_t cap, uint64_
   if (n != NULL) *n = 0;
   if (forked()) return refuse_fork(err);
   return theusgo_poll(queue, events, cap, n, err);
+}
+
+int32_t theus_collect(theus_queue queue, theus_event *events, theus_small *results, uint64_t cap, uint64_t *n, theus_error *err) {
+  if (n != NULL) *n = 0;
+  if (forked()) return refuse_fork(err);
+  return theusgo_collect(queue, events, results, cap, n, err);
 }
 
 int32_t theus_logs(theus_engine engine, theus_blob *out, theus_error *err) {

@@ -421,12 +421,19 @@ int32_t theus_define(theus_engine engine, const char *name, const theus_span *co
 int32_t theus_execute(theus_engine engine, const theus_call *call, theus_task *out,
                       theus_error *err);
 
+/* theus_execute, theus_look and theus_take in one call, for who waits for the result: a task that is likely to end right
+ * now is waited for, at most 0.3 ms. If it has ended by then with a result that theus_take gives, that is in `small`,
+ * small->taken is 1, and there is no handle. Otherwise small->taken is 0, and *out is the task, for theus_wait.
+ * call->queue is 0. THEUS_EINVAL, THEUS_EBADF, THEUS_ECLOSED, THEUS_EHEAP, THEUS_ESPAWN. */
+int32_t theus_run(theus_engine engine, const theus_call *call, theus_task *out, theus_small *small,
+                  theus_error *err);
+
 /* Waits until the task has ended, however. 0: only looks; < 0: for ever.
  * THEUS_ETIMEDOUT: not yet. */
 int32_t theus_wait(theus_task task, int64_t timeout_ms, theus_error *err);
 
 /* Looks whether the task has ended: THEUS_OK or THEUS_EPENDING. When it is likely
- * to end right now it polls for a moment, at most 0.12 ms: waking a sleeper
+ * to end right now it polls for a moment, at most 0.3 ms: waking a sleeper
  * would take longer than the task. For event loops, before they sleep. */
 int32_t theus_look(theus_task task, theus_error *err);
 
@@ -470,6 +477,11 @@ int32_t theus_queue_fd(theus_queue queue, int32_t *fd, theus_error *err);
  * does not own a handle: the task handle is the one theus_execute gave. */
 int32_t theus_poll(theus_queue queue, theus_event *events, uint64_t cap, uint64_t *n,
                    theus_error *err);
+
+/* theus_poll, and theus_take of each task: results[i] belongs to events[i]. Where results[i].taken is 1 the handle of
+ * the task is released. results has room for cap, and struct_size is set in results[0]. Does not block. */
+int32_t theus_collect(theus_queue queue, theus_event *events, theus_small *results, uint64_t cap,
+                      uint64_t *n, theus_error *err);
 
 /* Takes the log records that workers sent: a JSON list of
  * {"task","worker","level","logger","message"}. */

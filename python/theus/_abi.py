@@ -261,6 +261,7 @@ PROTOTYPES: Final[dict[str, tuple[Any, tuple[Any, ...]]]] = {
     "theus_cas": (_i32, (_u64, _u64, c.POINTER(Update), _u64, _u32, _out, _err)),
     "theus_define": (_i32, (_u64, c.c_char_p, c.POINTER(GivenSpan), _u64, _out, _err)),
     "theus_execute": (_i32, (_u64, c.POINTER(Call), _out, _err)),
+    "theus_run": (_i32, (_u64, c.POINTER(Call), _out, c.POINTER(Small), _err)),
     "theus_wait": (_i32, (_u64, _i64, _err)),
     "theus_look": (_i32, (_u64, _err)),
     "theus_announce": (_i32, (_u64, _u64, _u64, _err)),
@@ -271,6 +272,7 @@ PROTOTYPES: Final[dict[str, tuple[Any, tuple[Any, ...]]]] = {
     "theus_queue_open": (_i32, (_u64, _u32, _out, _err)),
     "theus_queue_fd": (_i32, (_u64, c.POINTER(_i32), _err)),
     "theus_poll": (_i32, (_u64, c.POINTER(Event), _u64, _out, _err)),
+    "theus_collect": (_i32, (_u64, c.POINTER(Event), c.POINTER(Small), _u64, _out, _err)),
     "theus_logs": (_i32, (_u64, _out, _err)),
     "theus_blob_data": (_i32, (_u64, c.POINTER(c.c_void_p), _out)),
     "theus_stats": (_i32, (_u64, _out, _err)),
@@ -284,6 +286,7 @@ PROTOTYPES: Final[dict[str, tuple[Any, tuple[Any, ...]]]] = {
 PROMPT: Final = frozenset(
     {
         "theus_abi_version",
+        "theus_collect",
         "theus_poll",
         "theus_release_later",
         "theus_status_name",

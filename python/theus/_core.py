@@ -30,6 +30,9 @@ _load_lock = threading.RLock()
 _core: Core | None = None
 _forked = False
 
+SmallResult = tuple[int, bytes]
+"""A result that theus_take gives: its codec and its bytes."""
+
 Buffer = Any  # what has the buffer protocol: bytes, bytearray, memoryview, PickleBuffer
 
 
@@ -352,18 +355,15 @@ class Core:
         if status:
             self.fail(status)
 
+    def run(self, engine: int, call: abi.Call, task: c.c_uint64) -> SmallResult | None:
+        """theus_run: a small result, or None and the handle is in `task`."""
+        small = abi.fresh(abi.Small)
+        self.call("theus_run", engine, c.byref(call), c.byref(task), c.byref(small))
+        return _small_result(small)
+
     def wait(self, task: int, timeout_ms: int) -> bool:
         """theus_wait: whether the task has ended."""
         return self._done("theus_wait", task, timeout_ms)
-
-    def look(self, task: int) -> bool:
-        """theus_look: whether the task has ended, after polling for a moment if that may help."""
-        status = self.status("theus_look", task)
-        if status == abi.EPENDING:
-            return False
-        if status:
-            self.fail(status)
-        return True
 
     def announce(self, task: int, queue: int, tag: int) -> None:
         """theus_announce."""
@@ -374,11 +374,11 @@ class Core:
         value = abi.fresh(abi.Value)
         return self.status("theus_result", task, c.byref(value)), value
 
-    def take(self, task: int) -> abi.Small | None:
+    def take(self, task: int) -> SmallResult | None:
         """theus_take: the result, and `task` is released; None when `result` says more."""
         small = abi.fresh(abi.Small)
         self.call("theus_take", task, c.byref(small))
-        return small if small.taken else None
+        return _small_result(small)
 
     def result_buf(self, task: int, index: int) -> int:
         """theus_result_buf."""
@@ -415,6 +415,18 @@ class Core:
         taken = c.c_uint64()
         self.call("theus_poll", queue, events, len(events), c.byref(taken))
         return taken.value
+
+    def collect(self, queue: int, events: c.Array[abi.Event], results: c.Array[abi.Small]) -> int:
+        """theus_collect: how many events it has put into `events`, with their `results`."""
+        taken = c.c_uint64()
+        self.call("theus_collect", queue, events, results, len(events), c.byref(taken))
+        return taken.value
+
+
+def _small_result(small: abi.Small) -> SmallResult | None:
+    if not small.taken:
+        return None
+    return small.codec, c.string_at(c.addressof(small) + abi.Small.data.offset, small.len)
 
 
 def _function(library: c.CDLL, name: str) -> Any:

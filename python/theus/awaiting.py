@@ -9,7 +9,6 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
-from ._core import core
 from .calls import Call
 from .errors import EngineClosed, TaskTimeout
 from .exiting import end_thread_at_exit
@@ -23,13 +22,16 @@ async def await_task(call: Call) -> Any:
     queue = call.session.loops.of_running_loop()
     ended = taken = False
     try:
-        task = prepared.submit(call.session.engine)
+        small = None
         # A small task is done before this loop would have fallen asleep and been woken again.
-        ended = queue.may_poll() and core().look(task)
-        if not ended:
-            await queue.end_of(task)
-            ended = True
-        result = call.take(task)
+        if queue.may_poll():
+            small = prepared.run(call.session.engine)
+        else:
+            prepared.submit(call.session.engine)
+        if small is None:
+            small = await queue.end_of(prepared.task)
+        ended = True
+        result = call.take(prepared.task, small)
         taken = True
         return result
     except EngineClosed:

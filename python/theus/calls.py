@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from . import tasks
+from ._core import SmallResult
 from .bounds import Bounds
 from .context import DOMAIN, Domain, Inputs, TaskContext, WorkerInfo, store_row
 from .contracts import contract_of
@@ -83,8 +84,10 @@ class Call:
         self.session.committer.apply(commit_of(self.name, self.contract, result))
         return result
 
-    def take(self, task: int) -> Any:
-        """The result of a task that has ended."""
+    def take(self, task: int, small: SmallResult | None = None) -> Any:
+        """The result of a task that has ended; a small one was taken already, perhaps."""
+        if small is not None:
+            return self.finish(tasks.decode_small(small))
         return self.finish(tasks.outcome(self.session.engine, task))
 
     def here_to_the_end(self, worker: int = 0) -> Any:

@@ -25,8 +25,8 @@ from collections.abc import Callable
 from concurrent.futures import CancelledError, InvalidStateError
 from typing import TYPE_CHECKING, Any
 
-from . import _abi as abi
-from ._core import Handle, core
+from ._core import Handle, SmallResult, core
+from .collected import Collector, End
 from .errors import EngineClosed, TheusError
 from .exiting import end_thread_at_exit
 from .waiting import InterruptibleFuture
@@ -36,7 +36,9 @@ if TYPE_CHECKING:
 
 __all__ = ["CompletionThread", "LoopQueue", "LoopQueues", "TaskFuture"]
 
-_BATCH = 64
+Take = Callable[[int, SmallResult | None], Any]
+"""What a task gave, by its handle and its result if that was small; or raises how else it ended."""
+
 _PATIENCE = 5.0
 # How long a coroutine that awaits one small task after the other may keep the loop to itself.
 _POLLING = 0.002
@@ -52,8 +54,8 @@ class LoopQueue:
         handle, fd = core().queue_open(engine, logs=False)
         self._handle = Handle(handle)
         self._fd = fd
-        self._events = (abi.Event * _BATCH)()
-        self._waiting: dict[int, asyncio.Future[None]] = {}
+        self._collector = Collector(handle)
+        self._waiting: dict[int, asyncio.Future[SmallResult | None]] = {}
         self._loop = weakref.ref(loop)
         self._closing = False
         self._suspended = 0.0  # when the loop last had its turn
@@ -68,17 +70,18 @@ class LoopQueue:
         ready = getattr(loop, "_ready", True)
         return not ready and time.monotonic() - self._suspended < _POLLING
 
-    async def end_of(self, task: int) -> None:
-        """Suspend until the task has ended."""
+    async def end_of(self, task: int) -> SmallResult | None:
+        """Suspend until the task has ended; its result if that is small, and was taken."""
         loop = self._loop()
         assert loop is not None
         tag = next(_tags)
-        future = self._waiting[tag] = loop.create_future()
+        future: asyncio.Future[SmallResult | None] = loop.create_future()
+        self._waiting[tag] = future
         if not self._ticking:
             self._tick()
         try:
             core().announce(task, self._handle.value, tag)
-            await future
+            return await future
         finally:
             self._suspended = time.monotonic()
             self._waiting.pop(tag, None)
@@ -111,13 +114,10 @@ class LoopQueue:
         self._handle.release()
 
     def _drain(self) -> None:
-        taken = _BATCH
-        while taken == _BATCH:
-            taken = core().poll(self._handle.value, self._events)
-            for event in self._events[:taken]:
-                future = self._waiting.pop(event.tag, None)
-                if future is not None and not future.done():
-                    future.set_result(None)
+        for end in self._collector.ends():
+            future = self._waiting.pop(end.tag, None)
+            if future is not None and not future.done():
+                future.set_result(end.small)
         if self._closing and not self._waiting:
             self.detach()
 
@@ -235,8 +235,8 @@ class CompletionThread:
             raise TheusError(
                 f"eventfd: {error}: close files and sockets, or raise the limit with `ulimit -n`"
             ) from error
-        self._events = (abi.Event * _BATCH)()
-        self._waiting: dict[int, tuple[TaskFuture, Callable[[int], Any]]] = {}
+        self._collector = Collector(handle)
+        self._waiting: dict[int, tuple[TaskFuture, Take]] = {}
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="theus-completion", daemon=True)
         self._thread.start()
@@ -246,8 +246,8 @@ class CompletionThread:
         """The library's handle of the queue."""
         return self._handle.value
 
-    def expect(self, future: TaskFuture, take: Callable[[int], Any]) -> int:
-        """A tag for a task whose end resolves `future` with ``take(task handle)``."""
+    def expect(self, future: TaskFuture, take: Take) -> int:
+        """A tag for a task whose end resolves `future` with ``take(handle, small result)``."""
         tag = next(_tags)
         self._waiting[tag] = future, take
         return tag
@@ -292,33 +292,30 @@ class CompletionThread:
             self._drain()
 
     def _drain(self) -> None:
-        taken = _BATCH
-        while taken == _BATCH:
-            taken = core().poll(self._handle.value, self._events)
-            for event in self._events[:taken]:
-                # Callbacks of futures may raise what concurrent.futures does not catch (SystemExit,
-                # say). All other futures are to be resolved still.
-                try:
-                    self._take(event)
-                except BaseException:
-                    _tell()
+        for end in self._collector.ends():
+            # Callbacks of futures may raise what concurrent.futures does not catch (SystemExit,
+            # say). All other futures are to be resolved still.
+            try:
+                self._take(end)
+            except BaseException:
+                _tell()
 
-    def _take(self, event: abi.Event) -> None:
-        if event.kind == abi.EVENT_LOG:
+    def _take(self, end: End) -> None:
+        if end.is_log:
             forward_logs(self._engine)
             return
-        entry = self._waiting.pop(event.tag, None)
+        entry = self._waiting.pop(end.tag, None)
         try:
             if entry is not None:
-                _resolve(event.task, *entry)
+                _resolve(end, *entry)
         finally:
             del entry  # what was raised keeps this frame: see InterruptibleFuture.result
 
 
-def _resolve(task: int, future: TaskFuture, take: Callable[[int], Any]) -> None:
+def _resolve(end: End, future: TaskFuture, take: Take) -> None:
     try:
-        if not future.finish(lambda: take(task)):
-            core().release(task)
+        if not future.finish(lambda: take(end.task, end.small)) and end.small is None:
+            core().release(end.task)
     finally:
         del future  # what was raised keeps this frame: see InterruptibleFuture.result
 

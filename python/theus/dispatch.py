@@ -94,10 +94,11 @@ class Dispatcher:
         prepared = call.prepare()
         ended = taken = False
         try:
-            task = prepared.submit(self.session.engine)
-            wait_for_task(task)
+            small = prepared.run(self.session.engine)
+            if small is None:
+                wait_for_task(prepared.task)
             ended = True
-            result = call.take(task)
+            result = call.take(prepared.task, small)
             taken = True
             return result
         except EngineClosed:

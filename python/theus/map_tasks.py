@@ -8,7 +8,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from typing import Any
 
 from . import tasks
-from ._core import core
+from ._core import SmallResult, core
 from .calls import Call, committing
 from .contracts import contract_of
 from .declared_inputs import checked_inputs, heavy_keys
@@ -94,6 +94,7 @@ class _PoolBatch:
     ) -> None:
         self._engine = session.engine
         self._commit = commit
+        self._small: SmallResult | None = None
         self._queue = session.loops.of_running_loop() if awaited else None
         try:
             self.task = prepared.submit(self._engine)
@@ -106,11 +107,11 @@ class _PoolBatch:
 
     async def ended(self) -> None:
         assert self._queue is not None, "not begun to be awaited"
-        await self._queue.end_of(self.task)
+        self._small = await self._queue.end_of(self.task)
 
     def take(self) -> tuple[list[Any], BaseException | None]:
         try:
-            values, failure = tasks.batch_outcome(self._engine, self.task)
+            values, failure = tasks.batch_outcome(self._engine, self.task, self._small)
         except EngineClosed:
             end_thread_at_exit()
             raise

@@ -13,7 +13,7 @@ from typing import Any
 
 from . import _abi as abi
 from . import payload, stateless
-from ._core import Handle, core, span_array
+from ._core import Handle, SmallResult, core, span_array
 from ._status import parse_detail, raise_for
 from .allocation import with_room
 from .arrays import bytes_over
@@ -29,7 +29,14 @@ from .host_arrays import ArrayHandle, ResultArrays, handles_under
 from .snapshot_heavy import SnapshotHeavy
 from .stateless import StrictPickler
 
-__all__ = ["PreparedCall", "batch_outcome", "encode_batch", "encode_call", "outcome"]
+__all__ = [
+    "PreparedCall",
+    "batch_outcome",
+    "decode_small",
+    "encode_batch",
+    "encode_call",
+    "outcome",
+]
 
 LARGE = 1 << 20
 # Inputs up to this size are copied into a message, and that is all there is to do.
@@ -89,21 +96,45 @@ class PreparedCall:
         self._promptly = len(encoded.spans) == 1 and len(encoded.spans[0]) <= PROMPT
         self._kept = (function, encoded, spans, span_keep, bufs, names)
 
+    @property
+    def task(self) -> int:
+        """The handle that `submit` has given, or `run` if it gave no result."""
+        return self._task.value
+
     def submit(self, engine: int, *, queue: int = 0, tag: int = 0) -> int:
         """Queue the task; gives its handle, which is released by the caller or by `let_go`."""
+        self.struct.queue = queue
+        self.struct.tag = tag
+
+        def execute() -> int:
+            core().execute(engine, self.struct, self._task, promptly=self._promptly)
+            return self.task
+
+        return self._hand_over(engine, execute)
+
+    def run(self, engine: int) -> SmallResult | None:
+        """Queue the task, and wait for a moment if it is likely to end right now.
+
+        Returns:
+            Its result if it is there and small, and there is no handle. Else None.
+        """
+        small = None
+
+        def execute() -> int:
+            nonlocal small
+            small = core().run(engine, self.struct, self._task)
+            return self.task
+
+        self._hand_over(engine, execute)
+        return small
+
+    def _hand_over(self, engine: int, execute: Callable[[], int]) -> int:
         for handle in self._arrays:
             if handle.engine != engine:
                 raise ValueError(
                     "the arguments hold a shared array of another engine, whose workers alone can "
                     "read it. Put it into this one (engine.heavy.put), or pass a copy (np.array)."
                 )
-        self.struct.queue = queue
-        self.struct.tag = tag
-
-        def execute() -> int:
-            core().execute(engine, self.struct, self._task, promptly=self._promptly)
-            return self._task.value
-
         task = with_room(engine, 0, execute)  # large inputs are copied into the heap
         self._kept = self._at = None  # the library has a copy of the input, and pins of its own
         self._arrays = ()
@@ -188,7 +219,7 @@ def outcome(engine: int, task: int) -> Any:
         small = core().take(task)
         if small is not None:
             taken = True
-            return _decode_small(small)
+            return decode_small(small)
         value = _value_of(engine, task)
         return _loaded(lambda: _decode(engine, task, value))
     finally:
@@ -196,20 +227,24 @@ def outcome(engine: int, task: int) -> Any:
             core().release(task)
 
 
-def _decode_small(small: abi.Small) -> Any:
-    if small.codec == abi.CODEC_NONE:
-        return None
-    # A pickle says itself where it ends, so what is behind it in the struct does not matter.
-    return _loaded(lambda: pickle.loads(small.data))
+def decode_small(small: SmallResult) -> Any:
+    """What a task returned whose small result was taken."""
+    codec, data = small
+    return None if codec == abi.CODEC_NONE else _loaded(lambda: pickle.loads(data))
 
 
-def batch_outcome(engine: int, task: int) -> tuple[list[Any], BaseException | None]:
+def batch_outcome(
+    engine: int, task: int, small: SmallResult | None = None
+) -> tuple[list[Any], BaseException | None]:
     """What the items of a batch returned, up to the first that failed, and what that one raised.
 
     Raises what became of the batch as a whole, like `outcome`.
     """
-    value = _value_of(engine, task)
-    spans, arrays = _spans(engine, task, value)
+    spans: list[payload.Span]
+    if small is not None:
+        spans, arrays = [small[1]], None
+    else:
+        spans, arrays = _spans(engine, task, _value_of(engine, task))
     kind, *rest = _loaded(lambda: payload.decode(spans, arrays))
     values: list[Any]
     failure: payload.Failure | None

@@ -96,6 +96,96 @@ static void results_are_small_up_to_a_size(theus_engine engine) {
   OK(theus_release(task));
 }
 
+static theus_call call_of(const char *target, const theus_span *in) {
+  theus_call call = {.struct_size = sizeof call,
+                     .target = target,
+                     .in_codec = THEUS_CODEC_JSON,
+                     .out_codec = THEUS_CODEC_JSON,
+                     .in = in,
+                     .nin = 1};
+  return call;
+}
+
+static void one_call_runs_a_task(theus_engine engine) {
+  theus_small small = {.struct_size = sizeof small};
+  theus_span in = {"{\"a\": 20, \"b\": 22}", 18};
+  theus_call call = call_of("c_tasks:sum_of", &in);
+  theus_task task = 1;
+  int at_once = 0;
+  for (int i = 0; i < 200; i++) { /* at first the engine does not know that it is short, and does not wait for it */
+    OK(theus_run(engine, &call, &task, &small, &err));
+    if (small.taken == 1) {
+      at_once++;
+      CHECK(task == 0);
+    } else {
+      OK(theus_wait(task, 60000, &err));
+      OK(theus_take(task, &small, &err));
+      CHECK(small.taken == 1);
+    }
+    CHECK(small.codec == THEUS_CODEC_JSON && small.len == 2 && memcmp(small.data, "42", 2) == 0);
+  }
+  CHECK(at_once > 0);
+
+  theus_span nothing = {"{}", 2};
+  call = call_of("c_tasks:hang", &nothing);
+  OK(theus_run(engine, &call, &task, &small, &err));
+  CHECK(small.taken == 0);
+  OK(theus_cancel(task, &err));
+  OK(theus_wait(task, 60000, &err));
+  OK(theus_release(task));
+
+  theus_queue queue;
+  OK(theus_queue_open(engine, 0, &queue, &err));
+  call.queue = queue;
+  FAILS(THEUS_EINVAL, theus_run(engine, &call, &task, &small, &err));
+  CHECK(task == 0);
+  FAILS(THEUS_EINVAL, theus_run(engine, &call, &task, NULL, &err));
+  small.struct_size = 8;
+  FAILS(THEUS_EINVAL, theus_run(engine, &call, &task, &small, &err));
+  OK(theus_release(queue));
+}
+
+static void results_come_with_their_events(theus_engine engine) {
+  enum { TASKS = 3,
+         ROOM = 8 };
+  theus_queue queue;
+  theus_event events[ROOM];
+  theus_small results[ROOM];
+  theus_task tasks[TASKS];
+  uint64_t n, seen = 0;
+  int32_t fd;
+  theus_span sum = {"{\"a\": 20, \"b\": 22}", 18}, text = {"{\"text\": \"on purpose\"}", 22};
+  OK(theus_queue_open(engine, 0, &queue, &err));
+  OK(theus_queue_fd(queue, &fd, &err));
+  for (int i = 0; i < TASKS; i++) {
+    theus_call call = i == 1 ? call_of("c_tasks:fail", &text) : call_of("c_tasks:sum_of", &sum);
+    call.queue = queue;
+    call.tag = (uint64_t)i;
+    OK(theus_execute(engine, &call, &tasks[i], &err));
+  }
+  while (seen < TASKS) {
+    struct pollfd waiting = {.fd = fd, .events = POLLIN};
+    CHECK(poll(&waiting, 1, 60000) == 1);
+    results[0].struct_size = sizeof results[0];
+    OK(theus_collect(queue, events, results, ROOM, &n, &err));
+    for (uint64_t i = 0; i < n; i++) {
+      CHECK(events[i].task == tasks[events[i].tag]);
+      if (events[i].tag == 1) { /* theus_result says how it failed */
+        CHECK(events[i].status == THEUS_TASK_FAILED && results[i].taken == 0);
+        OK(theus_release(events[i].task));
+      } else {
+        CHECK(results[i].taken == 1 && results[i].len == 2 && memcmp(results[i].data, "42", 2) == 0);
+        FAILS(THEUS_EBADF, theus_look(events[i].task, &err));
+      }
+    }
+    seen += n;
+  }
+  results[0].struct_size = 0;
+  FAILS(THEUS_EINVAL, theus_collect(queue, events, results, ROOM, &n, &err));
+  FAILS(THEUS_EINVAL, theus_collect(queue, events, NULL, ROOM, &n, &err));
+  OK(theus_release(queue));
+}
+
 static void arrays_are_shared(theus_engine engine) {
   const int64_t shape[] = {500, 400};
   theus_buf buf;
@@ -270,6 +360,8 @@ int main(void) {
   FAILS(THEUS_EINVAL, theus_release(engine));
   small_results_take_one_call(engine);
   results_are_small_up_to_a_size(engine);
+  one_call_runs_a_task(engine);
+  results_come_with_their_events(engine);
   arrays_are_shared(engine);
   failures_are_described(engine);
   state_is_versioned(engine);

@@ -112,7 +112,14 @@ static int32_t execute(generator *g, theus_error *err) {
   call.at = draw(g, 2) ? 0 : some_handle(g);
   call.queue = draw(g, 2) ? 0 : some_handle(g);
   call.timeout_ms = some_time(g);
-  int32_t status = theus_execute(engine(g), rarely(g) ? NULL : &call, rarely(g) ? NULL : &task, err);
+  theus_small small = {.struct_size = size_of(g, sizeof small)};
+  int32_t status;
+  if (draw(g, 2)) {
+    status = theus_execute(engine(g), rarely(g) ? NULL : &call, rarely(g) ? NULL : &task, err);
+  } else {
+    status = theus_run(engine(g), rarely(g) ? NULL : &call, rarely(g) ? NULL : &task,
+                       rarely(g) ? NULL : &small, err);
+  }
   keep(g, task);
   return status;
 }
@@ -165,7 +172,13 @@ static int32_t define(generator *g, theus_error *err) {
 
 static int32_t poll_events(generator *g, theus_error *err) {
   theus_event events[4];
+  theus_small results[4];
   uint64_t n;
+  results[0].struct_size = size_of(g, sizeof results[0]);
+  if (draw(g, 2)) {
+    return theus_collect(some_handle(g), rarely(g) ? NULL : events, rarely(g) ? NULL : results,
+                         draw(g, 5), rarely(g) ? NULL : &n, err);
+  }
   return theus_poll(some_handle(g), rarely(g) ? NULL : events, draw(g, 5), rarely(g) ? NULL : &n,
                     err);
 }
