@@ -38,13 +38,16 @@ func (p *Pool) Look(t *Task) bool {
 	for deadline := now.Add(polling); !t.Ended() && now.Before(deadline); now = time.Now() {
 		// A word of memory costs less to look at than sockets, and the worker changes it when it has answered.
 		word := w.page.Load()
-		if word == seen && now.Before(look) {
-			yield()
-			continue
-		}
-		seen, look = word, now.Add(fetching)
-		if r.reading.TryLock() {
+		answered := word != seen && word&statusTaskMask != t.id
+		seen = word
+		switch {
+		case answered && r.reading.TryLock():
+			p.readFrom(w)
+		case now.After(look) && r.reading.TryLock():
 			p.readReady()
+			look = now.Add(fetching)
+		default:
+			yield()
 		}
 	}
 	return t.Ended()

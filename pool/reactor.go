@@ -257,6 +257,12 @@ func (p *Pool) readReady() {
 	}
 }
 
+// readFrom handles what has come from one worker, like readReady.
+func (p *Pool) readFrom(w *worker) {
+	defer p.reactor.reading.Unlock()
+	p.serve(w.token, unix.EPOLLIN)
+}
+
 // look gives the sockets that something has come on. What cannot be told now is told next time: they stay readable.
 func (r *reactor) look(events []unix.EpollEvent) int {
 	if failpoint.Fail(failpoint.PoolEpollLook) != nil {

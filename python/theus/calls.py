@@ -17,7 +17,7 @@ from .errors import ContextError
 from .host_process import HostRun
 from .limits import Limits
 from .local import call_process, logger_name, run_async
-from .outputs import commit_of
+from .outputs import commit_of, may_commit
 from .session import Session
 from .state import State
 from .structures import StateUpdate
@@ -54,7 +54,9 @@ class Call:
         self.rng_key = session.next_rng_key() if rng_key is None else rng_key
         self._item = item  # of a map: the index
         self._row = row  # of a map with an output: what ctx.out is
-        self.state = checked_inputs(session, self.contract, fn, args, kwargs)
+        self.state = None
+        if self.contract is not None and self.contract.inputs:
+            self.state = checked_inputs(session, self.contract, fn, args, kwargs)
 
     @property
     def in_pool(self) -> bool:
@@ -72,7 +74,7 @@ class Call:
         return tasks.PreparedCall(
             self.session.functions.handle(self.fn),
             tasks.encode_call(args, kwargs),
-            keys=heavy_keys(self.contract),
+            keys=() if state is None else heavy_keys(self.contract),
             at=None if state is None else state.heavy,
             timeout_ms=self.limits.timeout_ms,
             retries=self.limits.retries,
@@ -81,7 +83,8 @@ class Call:
 
     def finish(self, result: Any) -> Any:
         """Commit what the result is to change; gives the result."""
-        self.session.committer.apply(commit_of(self.name, self.contract, result))
+        if may_commit(self.contract, result):
+            self.session.committer.apply(commit_of(self.name, self.contract, result))
         return result
 
     def take(self, task: int, small: SmallResult | None = None) -> Any:

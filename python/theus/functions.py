@@ -214,7 +214,9 @@ class _Defined:
         self.watched = _watch(fn)
 
     def looks_the_same(self, fn: Callable[..., Any]) -> bool:
-        return self.same_code(fn) and all(_unchanged(*entry) for entry in self.watched)
+        return self.same_code(fn) and (
+            not self.watched or all(_unchanged(*entry) for entry in self.watched)
+        )
 
     def same_code(self, fn: Callable[..., Any]) -> bool:
         return (

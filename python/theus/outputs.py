@@ -9,7 +9,7 @@ from .contracts import ProcessContract
 from .errors import ContractViolationError
 from .structures import StateUpdate
 
-__all__ = ["Commit", "commit_of"]
+__all__ = ["Commit", "commit_of", "may_commit"]
 
 HEAVY = "heavy."
 
@@ -41,6 +41,11 @@ class Commit:
             self.heavy[path[len(HEAVY) :]] = value
         else:
             self.data[path] = value
+
+
+def may_commit(contract: ProcessContract | None, result: Any) -> bool:
+    """Whether a result may commit anything: `commit_of` says what, and mostly nothing does."""
+    return isinstance(result, StateUpdate) or (contract is not None and bool(contract.outputs))
 
 
 def commit_of(name: str, contract: ProcessContract | None, result: Any) -> Commit:

@@ -47,6 +47,9 @@ COPIED_OUT = 64 << 10
 _CAUSE: Any = BaseException.__dict__["__cause__"]
 
 
+_NO_ARGUMENTS = payload.encode_plain(("call", (), {}))
+
+
 class PreparedCall:
     """A theus_call, and all that must live until the library has taken it."""
 
@@ -161,6 +164,8 @@ def encode_call(args: Sequence[Any], kwargs: Mapping[str, Any]) -> payload.Encod
     Raises:
         StatelessnessError: something in it cannot leave this process.
     """
+    if not args and not kwargs:
+        return _NO_ARGUMENTS
     value = ("call", tuple(args), dict(kwargs))
     if payload.are_plain(itertools.chain(args, kwargs, kwargs.values())):
         return payload.encode_plain(value)

@@ -59,7 +59,8 @@ class InterruptibleFuture(Future[Any]):
 
     def result(self, timeout: float | None = None) -> Any:
         """Wait for the result, and give it or raise what was raised instead."""
-        wait_quietly(self, timeout)
+        if not self.done():
+            wait_quietly(self, timeout)
         try:
             return super().result(0)
         finally:

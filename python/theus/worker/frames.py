@@ -125,6 +125,8 @@ class Channel:
 
     Attributes:
         may_poll: whether a processor is left for polling before sleeping; False at first.
+        incoming: what was read already of frames that were not received yet.
+        cut_short: more may be there than the last read has brought.
     """
 
     def __init__(self, connection: socket.socket) -> None:
@@ -134,7 +136,7 @@ class Channel:
         self._poller.register(connection, select.POLLIN)
         self.cut_short = False
         self._busy = False  # the last wait was a short one
-        self._incoming = bytearray()
+        self.incoming = bytearray()
         self._offset = 0  # of incoming[0] in the whole stream
         self._arrivals: collections.deque[_Arrival] = collections.deque()
 
@@ -178,7 +180,7 @@ class Channel:
 
     def wait(self) -> None:
         """Sleep until `receive` has something to do: for a moment awake, where that pays."""
-        if self._head() is not None:
+        if self.incoming and self._head() is not None:
             return
         began = time.perf_counter_ns()
         if not (self._busy and self.may_poll and self._comes_before(began + _POLLING)):
@@ -202,9 +204,21 @@ class Channel:
             ProtocolError: what came is no frame.
         """
         while True:
-            frame = self.buffered()
-            if frame is not None or not self._read():
-                return frame
+            if self.incoming:
+                frame = self.buffered()
+                if frame is not None:
+                    return frame
+            data = self._read()
+            if not data:
+                return None
+            if not self.incoming and len(data) >= _HEADER.size:
+                length, kind, nfds, ident = _HEADER.unpack_from(data)
+                if length == len(data) - _HEADER.size and not nfds and not self._arrivals:
+                    self._offset += len(data)  # one frame and nothing else, as mostly
+                    payload = bytearray(data)
+                    del payload[: _HEADER.size]
+                    return Frame(kind, ident, payload, [])
+            self.incoming += data
 
     def buffered(self) -> Frame | None:
         """The next frame of those that were read already; costs no system call."""
@@ -212,7 +226,7 @@ class Channel:
         if head is None:
             return None
         length, kind, nfds, ident = head
-        incoming, end = self._incoming, _HEADER.size + length
+        incoming, end = self.incoming, _HEADER.size + length
         payload = incoming[_HEADER.size : end]
         fds = self._take(nfds, kind) if nfds else []
         del incoming[:end]
@@ -223,10 +237,10 @@ class Channel:
 
     def _head(self) -> tuple[int, int, int, int] | None:
         """(length, type, descriptors, id) of the frame that comes next; None: not all is there."""
-        available = len(self._incoming) - _HEADER.size
+        available = len(self.incoming) - _HEADER.size
         if available < 0:
             return None
-        head: tuple[int, int, int, int] = _HEADER.unpack_from(self._incoming)
+        head: tuple[int, int, int, int] = _HEADER.unpack_from(self.incoming)
         length, kind, _, _ = head
         if length > _LARGEST:
             raise ProtocolError(f"a frame of type {kind} announces {length} bytes")
@@ -241,24 +255,23 @@ class Channel:
         fds: list[int | None] = [arrival.fds.pop(0) for _ in range(min(count, len(arrival.fds)))]
         return fds + [None] * (count - len(fds))
 
-    def _read(self) -> bool:
-        """Read once. False: nothing was there."""
+    def _read(self) -> bytes:
+        """Read once, and note the descriptors that came. Empty: nothing was there."""
         try:
             data, ancillary, returned, _ = self._socket.recvmsg(_CHUNK, _ANCILLARY, _READ)
         except BlockingIOError:
-            return False
+            return b""
         except ConnectionError as error:
             raise ChannelClosed from error
         if not data:
             raise ChannelClosed
-        self._incoming += data
         # The kernel ends a read behind descriptors: more may be there.
         self.cut_short = bool(ancillary) or len(data) == _CHUNK
         lost = bool(returned & _DESCRIPTORS_LOST)
         if ancillary or lost:
-            end = self._offset + len(self._incoming)
+            end = self._offset + len(self.incoming) + len(data)
             self._arrivals.append(_Arrival(end, _descriptors(ancillary), lost))
-        return True
+        return data
 
 
 class _Arrival:

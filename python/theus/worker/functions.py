@@ -75,7 +75,8 @@ class Callee:
             args = (ctx, *args)
             if not self._accepts_all:
                 kwargs = {k: v for k, v in kwargs.items() if k in self._keywords}
-        return _to_the_end(self._fn(*args, **kwargs))
+        result = self._fn(*args, **kwargs)
+        return result if type(result) is not types.CoroutineType else _to_the_end(result)
 
     def call_each(
         self, next_arguments: Callable[[], tuple[Any, ...]], times: int, values: list[Any]
@@ -92,9 +93,7 @@ class Callee:
 
 
 def _to_the_end(result: Any) -> Any:
-    """What a call gives; the outcome of a coroutine."""
-    if type(result) is not types.CoroutineType:
-        return result
+    """The outcome of a coroutine."""
     import asyncio  # takes 50 ms, and few functions need it
 
     return asyncio.run(result)
@@ -152,7 +151,7 @@ class FunctionCache:
             status = fields.u8()
             if status:
                 raise TheusError(f"the host did not send the function's code: {fields.text()}")
-            return Received(fields.value(), answer, self._link.segments)
+            return Received.of(fields.value(), answer, self._link.segments)
 
 
 def _load(record: tuple[Any, ...]) -> Callee:

@@ -113,7 +113,8 @@ class Link:
                 self._drain()
             if not self._has_work():
                 self._wait(self._has_work)
-                self._handle_what_was_read()  # together with the task, its cancellation perhaps
+                if self._channel.incoming or self._channel.cut_short:
+                    self._handle_what_was_read()  # its cancellation perhaps
             if self._exiting:
                 return None
             if self._checks:
@@ -154,7 +155,8 @@ class Link:
     @uninterrupted
     def send(self, kind: int, ident: int, payload: bytes = b"") -> None:
         """Send a frame. A worker whose host is gone exits here, silently."""
-        self._refuse_if_abandoned()
+        if self._abandoned:
+            self._refuse_if_abandoned()
         try:
             with self._sending:
                 self._outgoing.append((kind, ident, payload))
@@ -200,7 +202,7 @@ class Link:
                 raise_refusal(fields.text())
             if status:
                 raise TheusError(f"{what} cannot be read: {fields.text()}")
-            return Received(fields.value(), answer, self.segments)
+            return Received.of(fields.value(), answer, self.segments)
 
     @uninterrupted
     def fetch_shared(self, task: int, segment: int, what: str) -> Mapping:
@@ -408,7 +410,6 @@ class Link:
                     self._reader = 0
                     if self._waiting:
                         self._read.notify_all()
-                self._acknowledge()
 
     def _let_another_read(self) -> None:
         """Wait until a frame was read, at most for a slice: handlers are let in after each, who may
@@ -454,12 +455,13 @@ class Link:
             _refuse(frame, self._unwanted.pop(frame.id, None))
         elif kind == frames.FUNCTION:
             value = Reader(frame.payload).value()
-            self._functions[frame.id] = Received(value, frame, self.segments)
+            self._functions[frame.id] = Received.of(value, frame, self.segments)
         elif kind == frames.FORGET:
             self._functions.pop(frame.id, None)
             self.forgotten.append(frame.id)
         elif kind == frames.RETIRE:
             self.segments.retire(frame.id)
+            self._acknowledge()
         elif kind == frames.CHECK:
             self._checks.append(bool(Reader(frame.payload).u8()))
         elif kind == frames.CANCEL:

@@ -6,6 +6,7 @@ Decoding may run code of the user's, and may fail; it is done when a task is at 
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ..arrays import bytes_over
@@ -30,13 +31,27 @@ class Received:
 
     __slots__ = ("_ranges", "_spans", "codec", "missing")
 
-    def __init__(self, value: WireValue, frame: Frame, segments: Segments) -> None:
-        self.codec, self._spans, segment, size, self._ranges = value
+    def __init__(
+        self,
+        codec: int,
+        spans: list[memoryview],
+        segment: int = 0,
+        ranges: Sequence[tuple[int, int]] = (),
+    ) -> None:
+        self.codec = codec
         self.missing = segment
-        fd = frame.take_fd() if segment else None
+        self._spans = spans
+        self._ranges = ranges
+
+    @classmethod
+    def of(cls, value: WireValue, frame: Frame, segments: Segments) -> Received:
+        """A value, and of the frame that it came in the descriptor of its segment."""
+        received = cls(value.codec, value.spans, value.segment, value.ranges)
+        fd = frame.take_fd() if value.segment else None
         if fd is not None:
             with contextlib.suppress(OSError):  # whoever uses it asks for it again
-                self.place(segments.map_private(segment, size, fd))
+                received.place(segments.map_private(value.segment, value.size, fd))
+        return received
 
     def place(self, mapping: Mapping) -> None:
         """Its segment is mapped here; privately, so that arrays over it can be written to."""
@@ -79,15 +94,26 @@ class QueuedTask:
     )
 
     def __init__(self, frame: Frame, segments: Segments) -> None:
-        fields = Reader(frame.payload)
         self.id = frame.id
-        head = fields.task()
-        self.function, self.version, self.rng_key, self.out_codec, flags, count = head[:6]
+        self.target = ""
+        self.arrays: list[WireArray] = []
+        plain = wire.plain_task(frame.payload)
+        if plain is not None:
+            self.function, self.version, self.rng_key, self.out_codec, flags, codec, span = plain
+            self.input = Received(codec, [span])
+        else:
+            flags = self._take(Reader(frame.payload), frame, segments)
         self.poll = bool(flags & wire.TASK_POLL)
         self.again = bool(flags & wire.TASK_AGAIN)
-        self.target, value = head[6:]
-        self.input = Received(value, frame, segments)
-        self.arrays = take_arrays(fields, frame, segments, count) if count else []
+
+    def _take(self, fields: Reader, frame: Frame, segments: Segments) -> int:
+        """Take the fields of any task; gives its flags."""
+        *head, flags, count, self.target, value = fields.task()
+        self.function, self.version, self.rng_key, self.out_codec = head
+        self.input = Received.of(value, frame, segments)
+        if count:
+            self.arrays = take_arrays(fields, frame, segments, count)
+        return flags
 
 
 def take_arrays(fields: Reader, frame: Frame, segments: Segments, count: int) -> list[WireArray]:

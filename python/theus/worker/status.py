@@ -28,21 +28,22 @@ _FAULT = 64  # offset of the report, which may take the rest of the page
 
 
 class StatusPage:
-    """One word, ``phase << 56 | task``, written by this process alone."""
+    """One word, ``phase << 56 | task``, written by this process alone.
+
+    Attributes:
+        word: that one; its `value` is set.
+    """
 
     def __init__(self, fd: int) -> None:
         self._map = map_shared(fd, PAGE_SIZE, writable=True)
         self._fd = _move_up(fd)
         self._identity = _identity(self._fd)
-        self._word = ctypes.c_uint64.from_address(self._map.address)
-
-    def set(self, phase: int, task: int) -> None:
-        """Say what is going on. An aligned 8-byte store, so the host never sees half of it."""
-        self._word.value = phase | task
+        # An aligned 8-byte store, so the host never sees half of it.
+        self.word = ctypes.c_uint64.from_address(self._map.address)
 
     def cut_off(self) -> None:
         """Say that this process ends because it has lost its socket, whatever it did."""
-        self._word.value = CUT_OFF | (self._word.value & _TASK)
+        self.word.value = CUT_OFF | (self.word.value & _TASK)
 
     def report_faults(self) -> None:
         """Have it written here where Python was, should native code end this process."""
@@ -54,7 +55,7 @@ class StatusPage:
 
     def abandon(self) -> None:
         """In a child that was forked by user code: write to memory of one's own from now on."""
-        self._word = ctypes.c_uint64(0)
+        self.word = ctypes.c_uint64(0)
         # Its faults are not ours either. User code may have closed the descriptor, and the number
         # may mean a file of its own by now.
         with contextlib.suppress(OSError):

@@ -43,7 +43,7 @@ class Runner:
 
     def run(self, task: QueuedTask) -> None:
         """Run a task and answer it, whatever it raises."""
-        self._page.set(status.STARTED, task.id)
+        self._page.word.value = status.STARTED | task.id
         self._running = task.id
         heavy = TaskHeavy(self.link, task.id, task.arrays)
         clock = _Clock()
@@ -59,18 +59,18 @@ class Runner:
             exit_now(0)  # a child that the task forked and that came back from its function
         # What was printed comes before the result: whoever awaits it may look at the output then.
         flush_output()
-        self._page.set(status.REPLYING, task.id)
+        self._page.word.value = status.REPLYING | task.id
         self.link.send(kind, task.id, wire.u64(clock.nanoseconds) + answer)
         # Idle only now: between the two a kill must not look like a task that never started.
-        self._page.set(status.IDLE, 0)
+        self._page.word.value = status.IDLE
 
     def _result(self, task: QueuedTask, heavy: TaskHeavy, clock: _Clock) -> bytes:
         with resolving(heavy):  # a function may capture shared arrays, as arguments may be some
             callee = self._functions.find(task.id, task.function, task.target)
             call = self._decode_input(task, heavy)
-        self._page.set(status.RUNNING, task.id)
+        self._page.word.value = status.RUNNING | task.id
         outcome = self._call(task, callee, call, heavy, clock)
-        self._page.set(status.ENCODING, task.id)
+        self._page.word.value = status.ENCODING | task.id
         return encode_result(outcome, callee.name, task.out_codec, heavy)
 
     def logger(self, name: str) -> TaskLogger:
@@ -110,8 +110,11 @@ class Runner:
         if callee.passes_ctx:
             # Outside of maps, as a C program may call it, a task gets the whole of an output.
             ctx = WorkerContext(self, task, callee, args, kwargs, heavy, None, heavy.output_rows())
-        with clock:
+        began = time.perf_counter_ns()
+        try:
             return callee.call(args, kwargs, ctx)
+        finally:
+            clock.nanoseconds = time.perf_counter_ns() - began
 
     def _call_batch(
         self, task: QueuedTask, callee: Callee, batch: _Batch, heavy: TaskHeavy, clock: _Clock

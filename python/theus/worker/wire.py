@@ -28,7 +28,7 @@ _U16 = struct.Struct("<H")
 _U32 = struct.Struct("<I")
 _U64 = struct.Struct("<Q")
 _TASK_HEAD = struct.Struct("<QQQBBH")
-# The same, an empty name of a target, and an input of one span: all that most tasks have.
+# The same, an empty target, and the head of an input of one span: see plain_task.
 _PLAIN_TASK = struct.Struct("<QQQBBHIBBHI")
 _INLINE_SPAN = struct.Struct("<BBHI")  # a value of one span, and that one's length
 _VALUE = struct.Struct("<BBH")
@@ -85,13 +85,6 @@ class Reader:
     def task(self) -> tuple[int, int, int, int, int, int, str, WireValue]:
         """What a TASK begins with: (function, version, rng_key, out_codec, flags, number of array
         descriptors, target, input)."""
-        if self._at + _PLAIN_TASK.size <= len(self._view):
-            *head, target, codec, where, count, length = _PLAIN_TASK.unpack_from(
-                self._view, self._at
-            )
-            if not target and where == INLINE and count == 1:
-                self._at += _PLAIN_TASK.size
-                return *head, "", WireValue(codec, [self.take(length)], 0, 0, [])
         return *self.unpack(_TASK_HEAD), self.text(), self.value()
 
     def value(self) -> WireValue:
@@ -127,6 +120,21 @@ class Reader:
             strides=layout[ndim:],
         )
         return array, bool(has_fd)
+
+
+def plain_task(payload: bytearray) -> tuple[int, int, int, int, int, int, memoryview] | None:
+    """Of a TASK that has no target and no arrays, and an input of one span: (function, version,
+    rng_key, out_codec, flags, codec of the input, span). None: it is not that plain."""
+    if len(payload) < _PLAIN_TASK.size:
+        return None
+    *head, arrays, target, codec, where, spans, length = _PLAIN_TASK.unpack_from(payload)
+    if arrays or target or where != INLINE or spans != 1:
+        return None
+    if length != len(payload) - _PLAIN_TASK.size:
+        return None
+    function, version, rng_key, out_codec, flags = head
+    span = memoryview(payload)[_PLAIN_TASK.size :]
+    return function, version, rng_key, out_codec, flags, codec, span
 
 
 class WireValue(NamedTuple):
