@@ -3,6 +3,8 @@
 package shm
 
 import (
+	"os"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -25,6 +27,51 @@ func eachFreeze(t *testing.T, test func(t *testing.T, h *Heap)) {
 		h.features.DontUnmapMove = false
 		test(t, h)
 	})
+}
+
+// The kernel moves page tables as a whole only between places that lie alike in what one covers.
+func TestLargeMapsMoveToAPlaceThatLiesAlike(t *testing.T) {
+	h := heapFor(t)
+	if !h.features.DontUnmapMove {
+		t.Skip("this kernel has no MREMAP_DONTUNMAP for shared maps (Linux 5.13)")
+	}
+	for _, size := range []int64{2 * pageTable, 5*pageTable + 3*4096} {
+		s := create(t, h, size)
+		w, _ := s.Writable()
+		mine := view(w, s.Size())
+		mine[0], mine[size/2], mine[size-1] = 1, 2, 3
+		require.NoError(t, s.Freeze())
+		assert.NotEqual(t, w, s.w.addr)
+		assert.Equal(t, w%pageTable, s.w.addr%pageTable)
+		moved := view(s.w.addr, size)
+		assert.Equal(t, []byte{1, 2, 3}, []byte{moved[0], moved[size/2], moved[size-1]})
+		assert.Equal(t, []byte{1, 2, 3}, []byte{mine[0], mine[size/2], mine[size-1]})
+	}
+}
+
+func TestAPlaceIsAsLargeAsAskedFor(t *testing.T) {
+	for _, distance := range []uintptr{0, 4096, pageTable / 2, pageTable - 4096} {
+		before := mapsOf(t)
+		place := placeLike(1<<40+distance, 3*pageTable)
+		require.NotZero(t, place)
+		assert.Equal(t, distance, place%pageTable)
+		require.NoError(t, unmap(place, 3*pageTable))
+		assert.Equal(t, before, mapsOf(t), "nothing beside it is left")
+	}
+	assert.Zero(t, placeLike(1<<40, 2*pageTable-4096), "small maps are moved to any place")
+}
+
+// mapsOf gives the maps without access that this process has.
+func mapsOf(t *testing.T) (found []string) {
+	t.Helper()
+	maps, err := os.ReadFile("/proc/self/maps")
+	require.NoError(t, err)
+	for line := range strings.Lines(string(maps)) {
+		if strings.Contains(line, " ---p 00000000 00:00 0 ") {
+			found = append(found, line)
+		}
+	}
+	return found
 }
 
 func TestStalePointerReachesNobodyAfterFreeze(t *testing.T) {
