@@ -423,7 +423,7 @@ int32_t theus_execute(theus_engine engine, const theus_call *call, theus_task *o
 
 /* theus_execute, theus_look and theus_take in one call, for who waits for the result: a task that is likely to end right
  * now is waited for, at most 0.3 ms. If it has ended by then with a result that theus_take gives, that is in `small`,
- * small->taken is 1, and there is no handle. Otherwise small->taken is 0, and *out is the task, for theus_wait.
+ * small->taken is 1, and there is no handle. Otherwise small->taken is 0, and *out is the task, for theus_wait or theus_announce.
  * call->queue is 0. THEUS_EINVAL, THEUS_EBADF, THEUS_ECLOSED, THEUS_EHEAP, THEUS_ESPAWN. */
 int32_t theus_run(theus_engine engine, const theus_call *call, theus_task *out, theus_small *small,
                   theus_error *err);
@@ -474,12 +474,13 @@ int32_t theus_queue_open(theus_engine engine, uint32_t flags, theus_queue *out, 
 int32_t theus_queue_fd(theus_queue queue, int32_t *fd, theus_error *err);
 
 /* Takes up to cap events, oldest first; *n = how many. Does not block. The event
- * does not own a handle: the task handle is the one theus_execute gave. */
+ * does not own a handle: the task handle is the one theus_execute or theus_run gave. At most 256 in one call. */
 int32_t theus_poll(theus_queue queue, theus_event *events, uint64_t cap, uint64_t *n,
                    theus_error *err);
 
 /* theus_poll, and theus_take of each task: results[i] belongs to events[i]. Where results[i].taken is 1 the handle of
- * the task is released. results has room for cap, and struct_size is set in results[0]. Does not block. */
+ * the task is released; where it is 0, as for log records, nothing was taken. results has room for cap, and struct_size
+ * is set in results[0]. Does not block. */
 int32_t theus_collect(theus_queue queue, theus_event *events, theus_small *results, uint64_t cap,
                       uint64_t *n, theus_error *err);
 

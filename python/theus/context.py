@@ -380,6 +380,15 @@ class TaskContext:
         known = [n for n in dir(type(self)) if not n.startswith("_")]
         raise AttributeError(f"ctx: {no_such_name(name, known)}")
 
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise TypeError(
+            "ctx belongs to the call that it was made for: it cannot be copied, returned or sent. "
+            "Take from it what is needed: ctx.state.to_dict(), say, or numpy.array(ctx.heavy[key])."
+        )
+
+    def __copy__(self) -> TaskContext:
+        return self  # a copy would have the same parts
+
     def __repr__(self) -> str:
         return f"<theus.TaskContext, inputs: {', '.join(self.input) or 'none'}>"
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from . import tasks
 from ._core import SmallResult, core
+from ._status import InvalidArgument
 from .calls import Call, committing
 from .contracts import contract_of
 from .declared_inputs import checked_inputs, heavy_keys
@@ -124,7 +125,8 @@ class _PoolBatch:
         # A map that was not read to its end is cancelled by the garbage collector, perhaps in a
         # forked child, which has nothing to cancel.
         with contextlib.suppress(ForkedProcessError):
-            core().cancel(self.task)
+            with contextlib.suppress(InvalidArgument):  # its result was taken, and nobody asked
+                core().cancel(self.task)
             self._release()
 
     def _release(self) -> None:

@@ -12,6 +12,7 @@ import ctypes
 import mmap
 import os
 from collections.abc import Callable
+from typing import NoReturn
 
 __all__ = ["PAGE_SIZE", "Mapping", "map_private", "map_shared"]
 
@@ -89,6 +90,9 @@ class Mapping:
     # Not weakref.finalize, which takes 15 µs where it is not in the processor's caches, as it is
     # not when a task is the first to read an array.
     __del__ = close
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise TypeError("a map cannot be copied: both would unmap it")
 
     def make_private(self, fd: int) -> None:
         """Swap the pages for a private map of the same segment, at the same address.

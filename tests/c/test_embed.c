@@ -2,6 +2,7 @@
 #include "check.h"
 
 #include <poll.h>
+#include <sched.h>
 
 static theus_error err = ERROR_INIT;
 
@@ -106,6 +107,13 @@ static theus_call call_of(const char *target, const theus_span *in) {
   return call;
 }
 
+/* How many this process may use. */
+static int processors(void) {
+  cpu_set_t set;
+  CHECK(sched_getaffinity(0, sizeof set, &set) == 0);
+  return CPU_COUNT(&set);
+}
+
 static void one_call_runs_a_task(theus_engine engine) {
   theus_small small = {.struct_size = sizeof small};
   theus_span in = {"{\"a\": 20, \"b\": 22}", 18};
@@ -124,7 +132,7 @@ static void one_call_runs_a_task(theus_engine engine) {
     }
     CHECK(small.codec == THEUS_CODEC_JSON && small.len == 2 && memcmp(small.data, "42", 2) == 0);
   }
-  CHECK(at_once > 0);
+  if (processors() > 1) CHECK(at_once > 0); /* with one, who polls would keep the worker from it */
 
   theus_span nothing = {"{}", 2};
   call = call_of("c_tasks:hang", &nothing);

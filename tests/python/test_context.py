@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import pickle
 import subprocess
@@ -178,6 +179,13 @@ class TestTaskContext:
         assert (self.make(worker=WorkerInfo(0, 1)).rng.random(4) == first).all()
         for change in ({"seed": 6}, {"rng_key": 8}, {"item": 0}, {"item": 1}):
             assert (self.make(**change).rng.random(4) != first).any()
+
+    def test_it_is_not_copied(self) -> None:
+        ctx = self.make()
+        assert copy.copy(ctx) is ctx
+        for attempt in (copy.deepcopy, pickle.dumps):
+            with pytest.raises(TypeError, match="ctx belongs to the call"):
+                attempt(ctx)
 
     def test_the_generator_goes_on(self) -> None:
         ctx = self.make()

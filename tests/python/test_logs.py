@@ -6,10 +6,13 @@ import logging
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from conftest import EngineFactory
+from jobs import wait_for_file
 from polling import until
 from theus import TheusEngine, process
 
@@ -53,6 +56,34 @@ def test_records_of_workers_arrive(engine: TheusEngine, how: str) -> None:
     assert record.getMessage().startswith("hello from ")
     assert record.levelno == logging.WARNING
     assert record.theus_worker in (0, 1)  # type: ignore[attr-defined]
+
+
+def leave_a_thread(ctx: Any, gate: str) -> None:
+    def speak_later() -> None:
+        wait_for_file(gate)
+        ctx.log.warning("later")
+
+    ctx.log.warning("now")
+    threading.Thread(target=speak_later).start()
+
+
+def test_records_of_a_thread_that_is_left_are_those_of_its_task(
+    make_engine: EngineFactory, tmp_path: Path
+) -> None:
+    engine = make_engine(workers=1)
+    logger = logging.getLogger(f"{__name__}.leave_a_thread")
+    handler = Collected(2)
+    logger.addHandler(handler)
+    gate = tmp_path / "gate"
+    try:
+        engine.run(leave_a_thread, str(gate))
+        engine.run(speak, "in between")
+        gate.touch()
+        assert handler.complete.wait(30)
+    finally:
+        logger.removeHandler(handler)
+    tasks = {record.theus_task for record in handler.records}  # type: ignore[attr-defined]
+    assert len(tasks) == 1
 
 
 def test_nothing_is_lost_when_the_engine_closes(engine: TheusEngine) -> None:

@@ -188,6 +188,12 @@ def test_a_task_begins_with_what_was_written(
     *fields, named, read = wire.Reader(payload + b"behind it").task()
     assert (tuple(fields), named) == (head, target)
     assert [bytes(span) for span in read.spans] == spans
+    plain = wire.plain_task(payload)
+    assert (plain is not None) == (not target and len(spans) == 1)
+    if plain is not None:
+        assert (*plain[:5], 0, plain[5], bytes(plain[6])) == (*head, wire.CODEC_PICKLE, *spans)
+    assert wire.plain_task(payload + b"behind it") is None
+    assert wire.plain_task(payload[: len(payload) - 1 - cut]) is None
     if cut:
         with pytest.raises(ProtocolError):
             wire.Reader(payload[:-cut]).task()

@@ -63,6 +63,51 @@ class TestCalls:
         assert worker.run(lambda ctx: ctx.input.a, a=1) == 1
         assert worker.run(lambda ctx: ctx.domain.a, a=1) == 1
 
+    def test_a_context_cannot_be_copied(self, worker: Worker) -> None:
+        def attempt(ctx: Any) -> str:
+            import copy
+
+            try:
+                copy.deepcopy({"of a task": ctx})
+            except TypeError as error:
+                return str(error)
+            return "it was copied"
+
+        assert worker.run(attempt).startswith("ctx belongs to the call")
+        assert worker.run(lambda _: 3) == 3  # a copy would have unmapped the status page
+
+    def test_a_context_is_gone_with_its_task(self, worker: Worker) -> None:
+        """At once and not when garbage is collected: it may hold the last view of an array."""
+
+        def look(ctx: Any) -> None:
+            import gc
+            import weakref
+
+            class Watched:
+                pass
+
+            gc.disable()
+            kept = ctx.input, ctx.heavy, ctx.domain, ctx.state, ctx.log, ctx.worker, ctx.rng
+            assert len(kept) == 7
+            watched = Watched()
+            ctx._args = (watched,)
+            looking.append(weakref.ref(watched))
+
+        looking: list[Any] = []
+
+        def gone(ctx: Any) -> bool:
+            import gc
+
+            gc.enable()
+            return bool(ctx is not None and looking[0]() is None)
+
+        def both(ctx: Any, first: bool) -> Any:
+            return look(ctx) if first else gone(ctx)
+
+        function = worker.define(both)
+        assert worker.result(worker.submit(function, call_input(True))) is None
+        assert worker.result(worker.submit(function, call_input(False))) is True
+
     def test_a_function_without_context_gets_its_arguments(self, worker: Worker) -> None:
         function = worker.define(lambda a, b: (a, b), passes_ctx=False)
         assert worker.result(worker.submit(function, call_input(1, b=2))) == (1, 2)

@@ -80,7 +80,7 @@ class WorkerContext(TaskContext):
         return State(self._task.version, self._fetcher(""), self._unbounded)
 
     def _make_log(self) -> TaskLogger:
-        return self._runner.logger(self._callee.name)
+        return self._runner.logger(self._callee.name, self._task.id)
 
     def _fetcher(self, path: str) -> Callable[[], bytes]:
         """What gives the state at or below a path, encoded.

@@ -391,8 +391,8 @@ class Link:
     def _wait(self, done: Callable[[], bool]) -> None:
         """Read, or let another thread read, until `done`, which is asked under the lock."""
         with self._lock:
-            self._acknowledge()
             while not done():
+                self._acknowledge()
                 if self._reader:
                     self._let_another_read()
                     continue

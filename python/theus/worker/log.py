@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from typing import Any
 
 from . import frames, wire
@@ -22,13 +21,16 @@ class TaskLogger(logging.Logger):
     Args:
         name: as it will be called in the host: the function's module and name.
         link: the worker's connection.
-        running: gives the number of the task that runs.
+
+    Attributes:
+        task: number of the task that runs, or of the last one of this function.
     """
 
-    def __init__(self, name: str, link: Link, running: Callable[[], int]) -> None:
+    def __init__(self, name: str, link: Link) -> None:
         super().__init__(name, logging.DEBUG)
         self.propagate = False
-        self.addHandler(_ToHost(link, running))
+        self.task = 0
+        self.addHandler(_ToHost(self, link))
 
     @uninterrupted  # logging takes a lock in it
     def isEnabledFor(self, level: int) -> bool:
@@ -36,10 +38,10 @@ class TaskLogger(logging.Logger):
 
 
 class _ToHost(logging.Handler):
-    def __init__(self, link: Link, running: Callable[[], int]) -> None:
+    def __init__(self, logger: TaskLogger, link: Link) -> None:
         super().__init__()
+        self._logger = logger
         self._link = link
-        self._running = running
 
     @uninterrupted  # logging takes a lock in it
     def handle(self, record: logging.LogRecord) -> Any:
@@ -54,4 +56,4 @@ class _ToHost(logging.Handler):
         if len(text) > _LONGEST:
             text = text[:_LONGEST] + " …"
         fields = wire.u32(record.levelno) + wire.text(record.name) + wire.text(text)
-        self._link.send(frames.LOG, self._running(), fields)
+        self._link.send(frames.LOG, self._logger.task, fields)

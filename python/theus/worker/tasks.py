@@ -39,12 +39,10 @@ class Runner:
         self._page = page
         self._functions = FunctionCache(link)
         self._loggers: dict[str, TaskLogger] = {}
-        self._running = 0  # the task's number
 
     def run(self, task: QueuedTask) -> None:
         """Run a task and answer it, whatever it raises."""
         self._page.word.value = status.STARTED | task.id
-        self._running = task.id
         heavy = TaskHeavy(self.link, task.id, task.arrays)
         clock = _Clock()
         try:
@@ -68,16 +66,19 @@ class Runner:
         with resolving(heavy):  # a function may capture shared arrays, as arguments may be some
             callee = self._functions.find(task.id, task.function, task.target)
             call = self._decode_input(task, heavy)
+        if callee.name in self._loggers:  # a task of it may have kept its logger
+            self.logger(callee.name, task.id)
         self._page.word.value = status.RUNNING | task.id
         outcome = self._call(task, callee, call, heavy, clock)
         self._page.word.value = status.ENCODING | task.id
         return encode_result(outcome, callee.name, task.out_codec, heavy)
 
-    def logger(self, name: str) -> TaskLogger:
-        """The logger of a function; what it is told goes to the host as of the task that runs."""
+    def logger(self, name: str, task: int) -> TaskLogger:
+        """The logger of a function, one of whose tasks runs."""
         logger = self._loggers.get(name)
         if logger is None:
-            logger = self._loggers[name] = TaskLogger(name, self.link, lambda: self._running)
+            logger = self._loggers[name] = TaskLogger(name, self.link)
+        logger.task = task
         return logger
 
     # ---- calling
