@@ -24,7 +24,9 @@ import (
 // mostProcessors bounds how many threads of Go run at once: workers compute, the library only hands out what they need.
 const mostProcessors = 8
 
-func init() { runtime.GOMAXPROCS(min(pool.Processors, mostProcessors)) }
+// One more than there are processors: a thread that has gone from Go to the kernel, or back to Python, keeps its place for a while,
+// and where all places are taken the runtime looks for such ones every 20 µs (with a thousand calls under way that took 4 µs of each).
+func init() { runtime.GOMAXPROCS(min(pool.Processors+1, mostProcessors)) }
 
 // Threads of Go that may wait in the kernel at once, beside those that run. Calls of the host wait on the host's own.
 const (
