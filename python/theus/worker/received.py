@@ -99,32 +99,30 @@ class QueuedTask:
         self.arrays: list[WireArray] = []
         plain = wire.plain_task(frame.payload)
         if plain is not None:
-            self.function, self.version, self.rng_key, self.out_codec, flags, codec, span = plain
+            *head, flags, count, codec, span, at = plain
             self.input = Received(codec, [span])
         else:
-            flags = self._take(Reader(frame.payload), frame, segments)
+            fields = Reader(frame.payload)
+            *head, flags, count, self.target, value = fields.task()
+            self.input = Received.of(value, frame, segments)
+            at = fields.at
+        self.function, self.version, self.rng_key, self.out_codec = head
+        if count:
+            self.arrays = take_arrays(frame, at, count, segments)
         self.poll = bool(flags & wire.TASK_POLL)
         self.again = bool(flags & wire.TASK_AGAIN)
 
-    def _take(self, fields: Reader, frame: Frame, segments: Segments) -> int:
-        """Take the fields of any task; gives its flags."""
-        *head, flags, count, self.target, value = fields.task()
-        self.function, self.version, self.rng_key, self.out_codec = head
-        self.input = Received.of(value, frame, segments)
-        if count:
-            self.arrays = take_arrays(fields, frame, segments, count)
-        return flags
 
-
-def take_arrays(fields: Reader, frame: Frame, segments: Segments, count: int) -> list[WireArray]:
-    """Array descriptors, as `take_array`.
+def take_arrays(frame: Frame, at: int, count: int, segments: Segments) -> list[WireArray]:
+    """The array descriptors at the end of a frame, as `take_array`.
 
     Task after task comes with the same arrays: what the same bytes mean is not found out again.
     """
-    described = None if frame.fds else fields.rest()
+    described = None if frame.fds else bytes(memoryview(frame.payload)[at:])
     found = None if described is None else segments.described.get(described)
     if found is None:
         found = []
+        fields = Reader(frame.payload, at)
         for _ in range(count):
             found.append(take_array(fields, frame, segments))
         if described is not None:

@@ -9,7 +9,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..arrays import ShmArray, memory_of
-from ..payload import Encoded, Failure, Span, encode, encode_each, load_surely
+from ..payload import (
+    Encoded,
+    Failure,
+    Span,
+    are_plain,
+    dumps_plain,
+    encode,
+    encode_each,
+    load_surely,
+)
 from . import failures, frames, wire
 from .heavy import TaskHeavy
 
@@ -17,7 +26,7 @@ from .heavy import TaskHeavy
 _OTHER_FIELDS = 64
 
 
-_NOTHING = wire.inline_span(wire.CODEC_PICKLE, bytes(encode(None).spans[0])) + wire.u16(0)
+_NO_ARRAYS = wire.u16(0)
 
 
 class Outcomes(NamedTuple):
@@ -41,16 +50,18 @@ def encode_result(outcome: Any, name: str, codec: int, heavy: TaskHeavy) -> byte
         HeapFull: there is no room for it.
     """
     codec = codec or wire.CODEC_PICKLE
-    if outcome is None and codec == wire.CODEC_PICKLE:
-        return _NOTHING
+    if codec == wire.CODEC_PICKLE and are_plain((outcome,)):  # as most are
+        span = dumps_plain(outcome)
+        if len(span) + _OTHER_FIELDS <= frames.INLINE_LIMIT:
+            return wire.inline_span(codec, span) + _NO_ARRAYS
     if isinstance(outcome, Outcomes):
         encoded = _encode_batch(outcome, name, heavy)
     else:
         encoded = _ENCODERS[codec](outcome, name, heavy)
     if not encoded.arrays and len(encoded.spans) == 1 and type(encoded.spans[0]) is bytes:
         span = encoded.spans[0]
-        if len(span) + _OTHER_FIELDS <= frames.INLINE_LIMIT:  # as most are
-            return wire.inline_span(codec, span) + wire.u16(0)
+        if len(span) + _OTHER_FIELDS <= frames.INLINE_LIMIT:
+            return wire.inline_span(codec, span) + _NO_ARRAYS
     descriptors = heavy.hand_over(encoded.arrays)
     arrays = wire.u16(len(descriptors)) + b"".join(descriptors)
     if len(arrays) + _OTHER_FIELDS > frames.INLINE_LIMIT:

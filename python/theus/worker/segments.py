@@ -40,7 +40,8 @@ class Segments:
 
     def __init__(self) -> None:
         self.described: dict[bytes, list[WireArray]] = {}
-        self._views: dict[WireArray, tuple[ShmArray, np.dtype[Any]]] = {}
+        # By segment and offset: to hash all of a description takes as long as the rest.
+        self._views: dict[tuple[int, int], tuple[WireArray, ShmArray, np.dtype[Any]]] = {}
         self._shared: dict[int, Mapping] = {}
         self._maps: collections.Counter[int] = collections.Counter()
         self._retired: set[int] = set()
@@ -86,14 +87,16 @@ class Segments:
         """Keep an array over a shared map, for tasks that read it; until the map is retired."""
         if len(self._views) >= _LATELY:
             self._views.clear()
-        self._views[described] = array, array.dtype
+        self._views[described.segment, described.offset] = described, array, array.dtype
 
     def view_of(self, described: WireArray) -> ShmArray | None:
         """A view of such an array, whose shape a task may change; None: there is none."""
-        known = self._views.get(described)
+        known = self._views.get((described.segment, described.offset))
         if known is None:
             return None
-        array, dtype = known
+        kept, array, dtype = known
+        if kept is not described and kept != described:
+            return None
         # A task gets at what is kept here as the base of its view.
         if array.shape != described.shape or array.strides != described.strides:
             return None
@@ -196,9 +199,9 @@ class Segments:
         that it does not need any more; each is told once.
         """
         if self._retired:
-            for described in list(self._views):  # another thread of the task's may add some
-                if described.segment in self._retired:
-                    self._views.pop(described, None)
+            for place in list(self._views):  # another thread of the task's may add some
+                if place[0] in self._retired:
+                    self._views.pop(place, None)
         with contextlib.suppress(IndexError):
             while True:
                 segment = self._unmapped.popleft()

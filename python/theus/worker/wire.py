@@ -44,9 +44,9 @@ class Reader:
 
     __slots__ = ("_at", "_view")
 
-    def __init__(self, payload: bytearray) -> None:
+    def __init__(self, payload: bytearray, at: int = 0) -> None:
         self._view = memoryview(payload)
-        self._at = 0
+        self._at = at
 
     def take(self, count: int) -> memoryview:
         """The next bytes, as a writable view of the payload."""
@@ -62,9 +62,10 @@ class Reader:
             raise ProtocolError("a frame ends before its fields do")
         return layout.unpack_from(self._view, start)
 
-    def rest(self) -> bytes:
-        """A copy of the bytes that were not taken yet."""
-        return bytes(self._view[self._at :])
+    @property
+    def at(self) -> int:
+        """Where the next field begins."""
+        return self._at
 
     def u8(self) -> int:
         return self.take(1)[0]
@@ -122,19 +123,19 @@ class Reader:
         return array, bool(has_fd)
 
 
-def plain_task(payload: bytearray) -> tuple[int, int, int, int, int, int, memoryview] | None:
-    """Of a TASK that has no target and no arrays, and an input of one span: (function, version,
-    rng_key, out_codec, flags, codec of the input, span). None: it is not that plain."""
+def plain_task(
+    payload: bytearray,
+) -> tuple[int, int, int, int, int, int, int, memoryview, int] | None:
+    """Of a TASK without a target, whose input is one span: (function, version, rng_key, out_codec,
+    flags, number of array descriptors, codec of the input, span, where the descriptors begin).
+    None: it is not that plain."""
     if len(payload) < _PLAIN_TASK.size:
         return None
-    *head, arrays, target, codec, where, spans, length = _PLAIN_TASK.unpack_from(payload)
-    if arrays or target or where != INLINE or spans != 1:
+    *head, target, codec, where, spans, length = _PLAIN_TASK.unpack_from(payload)
+    end = _PLAIN_TASK.size + length
+    if target or where != INLINE or spans != 1 or end > len(payload):
         return None
-    if length != len(payload) - _PLAIN_TASK.size:
-        return None
-    function, version, rng_key, out_codec, flags = head
-    span = memoryview(payload)[_PLAIN_TASK.size :]
-    return function, version, rng_key, out_codec, flags, codec, span
+    return *head, codec, memoryview(payload)[_PLAIN_TASK.size : end], end
 
 
 class WireValue(NamedTuple):
