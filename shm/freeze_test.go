@@ -9,6 +9,7 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 )
 
 // eachFreeze runs a test with the kernel as it is, and as one that cannot move a map aside.
@@ -47,13 +48,27 @@ func TestLargeMapsMoveToAPlaceThatLiesAlike(t *testing.T) {
 	}
 }
 
-func TestAPlaceForALargeMapLiesAlike(t *testing.T) {
-	for _, distance := range []uintptr{0, 4096, pageTable / 2, pageTable - 4096} {
-		place := placeLike(1<<40+distance, 3*pageTable)
-		require.NotZero(t, place)
-		assert.Equal(t, distance, place%pageTable)
+// Where the place is taken, or below all addresses, the map is moved all the same.
+func TestLargeMapsMoveWhereThePlaceIsTaken(t *testing.T) {
+	h := heapFor(t)
+	if !h.features.DontUnmapMove {
+		t.Skip("this kernel has no MREMAP_DONTUNMAP for shared maps (Linux 5.13)")
 	}
-	assert.Zero(t, placeLike(1<<40, 2*pageTable-4096), "small maps are moved to any place")
+	s := create(t, h, 2*pageTable)
+	w, _ := s.Writable()
+	view(w, 1)[0] = 5
+	fd, err := unix.MemfdCreate("taken", unix.MFD_CLOEXEC)
+	require.NoError(t, err)
+	defer closeFD(fd)
+	require.NoError(t, unix.Ftruncate(fd, 4096))
+	taken, err := unix.MmapPtr(fd, 0, pointer(placeLike(w, s.Size())), 4096, unix.PROT_READ, unix.MAP_SHARED|unix.MAP_FIXED)
+	require.NoError(t, err)
+	require.NoError(t, s.Freeze())
+	assert.NotEqual(t, uintptr(taken), s.w.addr)
+	assert.EqualValues(t, 5, view(s.w.addr, 1)[0])
+	assert.Zero(t, view(uintptr(taken), 1)[0], "what was there is there")
+	require.NoError(t, unmap(uintptr(taken), 4096))
+	assert.Zero(t, placeLike(farBelow, s.Size()))
 }
 
 func TestStalePointerReachesNobodyAfterFreeze(t *testing.T) {

@@ -86,19 +86,17 @@ func moveAside(addr uintptr, size int64) (uintptr, error) {
 // pageTable is what one page of page tables covers where pages have 4 KiB.
 const pageTable = 2 << 20
 
-// placeLike finds a free place for the pages of a map at the same distance from a multiple of pageTable as they have now: then the
-// kernel moves whole pages of page tables (72 MB in 40 µs), and else entry by entry (in 300). It is a hint: where another thread maps
-// something there meanwhile, the kernel chooses. 0: the map is small, or there is no room to choose.
+// farBelow is where a place is looked for: so far from what the kernel gives that it is free, on machines of 47 bits of addresses.
+const farBelow = 1 << 40
+
+// placeLike is a place for the pages of a map at the same distance from a multiple of pageTable as they have now: then the kernel
+// moves whole pages of page tables (72 MB in 40 µs), and else entry by entry (in 300). It is a hint: where something is mapped already
+// the kernel chooses another. 0: the map is small, or there is no room to choose.
 func placeLike(addr uintptr, size int64) uintptr {
-	if size < 2*pageTable {
+	if size < 2*pageTable || addr < 2*farBelow {
 		return 0
 	}
-	room := uintptr(size) + pageTable
-	free, err := unix.MmapPtr(-1, 0, nil, room, unix.PROT_NONE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_NORESERVE)
-	if err != nil || unix.MunmapPtr(free, room) != nil {
-		return 0
-	}
-	return uintptr(free) + (addr-uintptr(free))%pageTable
+	return addr - farBelow
 }
 
 func unmap(addr uintptr, size int64) error {
