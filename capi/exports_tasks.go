@@ -122,7 +122,8 @@ func theusgo_run(h C.uint64_t, c *C.theus_call, out *C.uint64_t, small *C.theus_
 			task.Release()
 			return nil
 		}
-		o := &taskObject{owner: e.Engine, created: closedChannel, task: task}
+		o := &taskObject{owner: e.Engine, created: make(chan struct{}), task: task}
+		close(o.created)
 		*out = C.uint64_t(handles.add(o))
 		return nil
 	})

@@ -59,13 +59,6 @@ type taskObject struct {
 	released bool
 }
 
-// closedChannel is created of a taskObject that enters the table with its task.
-var closedChannel = func() chan struct{} {
-	c := make(chan struct{})
-	close(c)
-	return c
-}()
-
 // read gives the outcome to f. Another thread may release the task meanwhile; its memory stays until f is done.
 func (o *taskObject) read(f func(*pool.Task) error) error {
 	task := o.get()

@@ -54,9 +54,7 @@ class Call:
         self.rng_key = session.next_rng_key() if rng_key is None else rng_key
         self._item = item  # of a map: the index
         self._row = row  # of a map with an output: what ctx.out is
-        self.state = None
-        if self.contract is not None and self.contract.inputs:
-            self.state = checked_inputs(session, self.contract, fn, args, kwargs)
+        self.state = checked_inputs(session, self.contract, fn, args, kwargs)
 
     @property
     def in_pool(self) -> bool:
@@ -74,7 +72,7 @@ class Call:
         return tasks.PreparedCall(
             self.session.functions.handle(self.fn),
             tasks.encode_call(args, kwargs),
-            keys=() if state is None else heavy_keys(self.contract),
+            keys=heavy_keys(self.contract),
             at=None if state is None else state.heavy,
             timeout_ms=self.limits.timeout_ms,
             retries=self.limits.retries,

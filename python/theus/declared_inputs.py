@@ -21,8 +21,9 @@ __all__ = ["checked_inputs", "heavy_keys"]
 
 def heavy_keys(contract: ProcessContract | None) -> list[bytes]:
     """Those among the inputs, for the library: their arrays are sent along with a task."""
-    declared = contract.inputs if contract is not None else ()
-    return [c_text(n[len(HEAVY) :], "key") for n in declared if n.startswith(HEAVY)]
+    if contract is None or not contract.inputs:
+        return []
+    return [c_text(n[len(HEAVY) :], "key") for n in contract.inputs if n.startswith(HEAVY)]
 
 
 def checked_inputs(

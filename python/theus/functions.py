@@ -214,9 +214,12 @@ class _Defined:
         self.watched = _watch(fn)
 
     def looks_the_same(self, fn: Callable[..., Any]) -> bool:
-        return self.same_code(fn) and (
-            not self.watched or all(_unchanged(*entry) for entry in self.watched)
-        )
+        if not self.same_code(fn):
+            return False
+        for entry in self.watched:  # noqa: SIM110  # all() takes as long as the rest
+            if not _unchanged(*entry):
+                return False
+        return True
 
     def same_code(self, fn: Callable[..., Any]) -> bool:
         return (

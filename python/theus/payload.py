@@ -167,7 +167,7 @@ def decode(spans: Sequence[Span], resolver: Resolver | None = None) -> Any:
     Raises:
         Exception: whatever the unpickler raised.
     """
-    buffers = [_writable(span) for span in spans[1:]] if len(spans) > 1 else ()
+    buffers = [_writable(span) for span in spans[1:]]
     if resolver is None:
         return pickle.loads(spans[0], buffers=buffers)
     with resolving(resolver):

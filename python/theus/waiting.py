@@ -44,6 +44,8 @@ def in_slices(wait: Callable[[float | None], bool], timeout: float | None = None
 
 def wait_quietly(future: Future[Any], timeout: float | None = None) -> None:
     """Wait for a future without raising, at most `timeout` seconds."""
+    if future.done():
+        return
     # Not with a callback: those of waits that timed out would pile up.
     changed = future._condition
 
@@ -59,8 +61,7 @@ class InterruptibleFuture(Future[Any]):
 
     def result(self, timeout: float | None = None) -> Any:
         """Wait for the result, and give it or raise what was raised instead."""
-        if not self.done():
-            wait_quietly(self, timeout)
+        wait_quietly(self, timeout)
         try:
             return super().result(0)
         finally:

@@ -10,7 +10,7 @@ import operator
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from ..context import Domain, Inputs, TaskContext
+from ..context import DOMAIN, Domain, Inputs, TaskContext
 from ..state import State, decode_state
 from .heavy import TaskHeavy
 from .link import STATE
@@ -48,8 +48,8 @@ class WorkerContext(TaskContext):
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         heavy: TaskHeavy,
-        item: int | None = None,
-        out: Any = None,
+        item: int | None,
+        out: Any,
     ) -> None:
         self._runner = runner
         self._task = task
@@ -58,6 +58,7 @@ class WorkerContext(TaskContext):
         self._kwargs = kwargs
         self._item = item
         self._out = out
+        self._rng = None
         self._unbounded = heavy
         self.heavy = heavy if callee.bounds is None else callee.bounds.heavy(heavy)
 
@@ -73,8 +74,8 @@ class WorkerContext(TaskContext):
         return Inputs(self._callee.inputs(self._args, self._kwargs))
 
     def _make_domain(self) -> Domain:
-        fetch = self._fetcher("domain")
-        return Domain(self.input, lambda: decode_state(fetch()).get("domain"), self._callee.bounds)
+        fetch = self._fetcher(DOMAIN)
+        return Domain(self.input, lambda: decode_state(fetch()).get(DOMAIN), self._callee.bounds)
 
     def _make_state(self) -> State:
         return State(self._task.version, self._fetcher(""), self._unbounded)
@@ -91,10 +92,6 @@ class WorkerContext(TaskContext):
         return lambda: link.fetch_bytes(task, STATE, path, "ctx.state")
 
 
-def _none(_: WorkerContext) -> None:
-    pass
-
-
 _PARTS: dict[str, Callable[[WorkerContext], Any]] = {
     "input": WorkerContext._make_inputs,
     "domain": WorkerContext._make_domain,
@@ -103,5 +100,4 @@ _PARTS: dict[str, Callable[[WorkerContext], Any]] = {
     "worker": operator.attrgetter("_runner.info"),
     "_seed": operator.attrgetter("_runner.seed"),
     "_rng_key": operator.attrgetter("_task.rng_key"),
-    "_rng": _none,  # made by TaskContext
 }

@@ -155,8 +155,7 @@ class Link:
     @uninterrupted
     def send(self, kind: int, ident: int, payload: bytes = b"") -> None:
         """Send a frame. A worker whose host is gone exits here, silently."""
-        if self._abandoned:
-            self._refuse_if_abandoned()
+        self._refuse_if_abandoned()
         try:
             with self._sending:
                 self._outgoing.append((kind, ident, payload))

@@ -111,11 +111,8 @@ class Runner:
         if callee.passes_ctx:
             # Outside of maps, as a C program may call it, a task gets the whole of an output.
             ctx = WorkerContext(self, task, callee, args, kwargs, heavy, None, heavy.output_rows())
-        began = time.perf_counter_ns()
-        try:
+        with clock:
             return callee.call(args, kwargs, ctx)
-        finally:
-            clock.nanoseconds = time.perf_counter_ns() - began
 
     def _call_batch(
         self, task: QueuedTask, callee: Callee, batch: _Batch, heavy: TaskHeavy, clock: _Clock
