@@ -28,6 +28,7 @@ func (w *worker) received(f *frame) error {
 		w.onChecked()
 	case frameLog:
 		return w.onLog(f.id, d)
+	case frameWake: // for what is in the ring
 	default:
 		return fmt.Errorf("worker %d sent a frame of unknown type %d", w.index, f.kind)
 	}

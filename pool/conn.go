@@ -10,22 +10,34 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// conn moves frames over one end of a stream socket pair without ever blocking.
+// conn moves frames over one end of a stream socket pair without ever blocking. Beside the socket of a worker there are the rings of
+// its page: a short frame for a worker that looks at its ring costs no system call.
 //
 // The outgoing half is guarded by Pool.mu; the incoming half belongs to the reactor alone.
 type conn struct {
 	fd         int
 	maxPayload int
+	rings      rings // nil: there are none
 
 	out      []outgoing
-	broken   bool  // frames are dropped; what the peer sent can still be read
-	fault    error // why, if the peer is not just gone
-	crowded  bool  // the kernel lacks room, for descriptors say: the socket is writable, but not for the head of out
-	retrying bool  // a timer is armed that flushes it
+	sent     uint64 // bytes that the socket has taken
+	broken   bool   // frames are dropped; what the peer sent can still be read
+	fault    error  // why, if the peer is not just gone
+	crowded  bool   // the kernel lacks room, for descriptors say: the socket is writable, but not for the head of out
+	retrying bool   // a timer is armed that flushes it
 
 	in        []byte
+	consumed  uint64 // bytes of the socket whose frames next has given
 	inFDs     []int
 	truncated bool // this process had no descriptor left for those that came
+}
+
+// rings carry short frames beside the socket; see shm.Page.
+type rings interface {
+	Put(mark uint64, message []byte) bool
+	Take(consumed uint64) ([]byte, error)
+	PeerLooks() bool
+	Sent(bytes uint64)
 }
 
 // outgoing is one frame, or what is left of one. Its descriptors ride on its
@@ -75,7 +87,14 @@ func (c *conn) send(kind frameType, id uint64, payload []byte, fds ...int) (pend
 		closeAll(fds)
 		return false
 	}
-	c.out = append(c.out, outgoing{newFrame(kind, id, payload, len(fds)), fds})
+	frame := newFrame(kind, id, payload, len(fds))
+	if c.rings != nil && len(fds) == 0 && len(c.out) == 0 && c.rings.PeerLooks() && c.rings.Put(c.sent, frame) {
+		if c.rings.PeerLooks() {
+			return false
+		}
+		frame = newFrame(frameWake, 0, nil, 0) // it may have gone to sleep before it could see that
+	}
+	c.out = append(c.out, outgoing{frame, fds})
 	return c.flush()
 }
 
@@ -94,6 +113,7 @@ func (c *conn) flush() (pending bool) {
 			closeAll(head.fds)
 			head.fds = nil
 			head.data = head.data[n:]
+			c.wrote(n)
 			if len(head.data) == 0 {
 				c.out = c.out[1:]
 			}
@@ -116,6 +136,14 @@ func (c *conn) flush() (pending bool) {
 		c.out = nil
 	}
 	return false
+}
+
+// wrote counts bytes, for the worker to see that there are some.
+func (c *conn) wrote(n int) {
+	c.sent += uint64(n)
+	if c.rings != nil {
+		c.rings.Sent(c.sent)
+	}
 }
 
 func sendmsg(fd int, data, rights []byte) (int, error) {
@@ -205,9 +233,34 @@ func (c *conn) takeRights(oob []byte) {
 	}
 }
 
-// next takes one whole frame off the incoming bytes; nil when there is none.
+// next takes one whole frame off what has come; nil when there is none.
 // Its payload is valid until the next receive.
 func (c *conn) next() (*frame, error) {
+	if c.rings != nil {
+		message, err := c.rings.Take(c.consumed)
+		if message != nil || err != nil {
+			return frameOf(message, err)
+		}
+	}
+	return c.nextOfSocket()
+}
+
+// frameOf is the frame that a message of a ring is.
+func frameOf(message []byte, err error) (*frame, error) {
+	if err != nil {
+		return nil, err
+	}
+	if len(message) < headerSize || int(binary.LittleEndian.Uint32(message)) != len(message)-headerSize || binary.LittleEndian.Uint16(message[6:]) != 0 {
+		return nil, fmt.Errorf("a message of %d bytes in a ring is no frame", len(message))
+	}
+	return &frame{
+		kind:    frameType(binary.LittleEndian.Uint16(message[4:])),
+		id:      binary.LittleEndian.Uint64(message[8:]),
+		payload: message[headerSize:],
+	}, nil
+}
+
+func (c *conn) nextOfSocket() (*frame, error) {
 	if len(c.in) < headerSize {
 		if len(c.in) == 0 && len(c.inFDs) > 0 {
 			return nil, c.unannounced(0)
@@ -239,6 +292,7 @@ func (c *conn) next() (*frame, error) {
 		fds:     c.inFDs[:nfds:nfds],
 	}
 	c.in = c.in[headerSize+length:]
+	c.consumed += uint64(headerSize + length)
 	c.inFDs = c.inFDs[nfds:]
 	return f, nil
 }

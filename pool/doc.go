@@ -4,10 +4,10 @@
 //
 //	Pool ──► zygote ──fork──► worker 0 … n-1
 //	  │                          ▲
-//	  └── one stream socket and one status page per worker
+//	  └── one stream socket and one page per worker: two rings and the status page
 //
 // The pool starts one zygote, a Python process that has imported what workers need and forks them. It
-// talks to each worker over a socket of its own, in the frames of docs/internals.md
+// talks to each worker over a socket of its own and the rings beside it, in the frames of docs/internals.md
 // (wire.go, value.go, array.go encode them; conn.go moves them, reactor.go reads them; answers.go and requests.go handle
 // what workers send).
 //
@@ -21,8 +21,8 @@
 //
 // # Concurrency
 //
-// One goroutine, the reactor, waits on all sockets and is the only reader. Pool.mu
-// guards all else: workers, queue, tasks, and the outgoing buffers. Nothing under Pool.mu blocks: writes are
+// One goroutine, the reactor, waits on all sockets and reads; beside it read callers that look for the end of their own task
+// (look.go), one at a time. Pool.mu guards all else: workers, queue, tasks, and the outgoing buffers. Nothing under Pool.mu blocks: writes are
 // non-blocking and buffered, allocation happens outside. What must not run under the lock, because it
 // may come back into the pool (dropping a segment does), is put off with Pool.after and
 // run by Pool.unlock.

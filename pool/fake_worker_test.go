@@ -7,7 +7,9 @@ import (
 	"os/exec"
 	"strconv"
 	"strings"
+	"unsafe"
 
+	"github.com/theus-project/theus-go/shm"
 	"golang.org/x/sys/unix"
 )
 
@@ -22,8 +24,9 @@ type fakeTask struct {
 
 type fakeWorkerState struct {
 	*peerConn
-	page  *uint64
-	queue []fakeTask
+	page   *uint64    // its status word
+	beside *fakeRings // its rings, which it uses from the task "use-rings" on
+	queue  []fakeTask
 
 	functions int // FUNCTION frames that have come
 
@@ -34,11 +37,11 @@ type fakeWorkerState struct {
 
 func fakeWorker() {
 	_ = unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0)
-	page, err := unix.MmapPtr(4, 0, nil, 4096, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	page, err := unix.MmapPtr(4, 0, nil, shm.PageSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 	if err != nil {
 		panic(err)
 	}
-	w := &fakeWorkerState{peerConn: newPeer(3), page: (*uint64)(page)}
+	w := &fakeWorkerState{peerConn: newPeer(3), page: (*uint64)(unsafe.Add(page, shm.PageSize-4096)), beside: newFakeRings(page)}
 	w.maxPayload = maxPayload // as a real worker
 	id, _ := strconv.ParseUint(os.Args[1], 10, 64)
 	var e encoder
@@ -65,7 +68,7 @@ func fakeWorker() {
 func (w *fakeWorkerState) drain() {
 	for {
 		fds := []unix.PollFd{{Fd: int32(w.fd), Events: unix.POLLIN}}
-		if n, _ := unix.Poll(fds, 0); n <= 0 && len(w.in) == 0 { // -1: Go's own signals interrupt it
+		if n, _ := unix.Poll(fds, 0); n <= 0 && len(w.in) == 0 && !(w.rings != nil && w.beside.pending()) { // -1: Go's own signals interrupt it
 			return
 		}
 		w.handle(w.read())
@@ -113,7 +116,7 @@ func (w *fakeWorkerState) handle(f *frame) {
 		}
 	case frameFunction:
 		w.functions++
-	case frameForget:
+	case frameForget, frameWake:
 	default:
 		panic(fmt.Sprint("worker got frame ", f.kind))
 	}
@@ -152,6 +155,14 @@ func (w *fakeWorkerState) run(t fakeTask) {
 		w.run(t)
 	case "functions-received":
 		w.reply(t.id, strconv.Itoa(w.functions))
+	case "use-rings":
+		w.rings = w.beside
+		w.reply(t.id, "")
+	case "frames-by-ring":
+		w.reply(t.id, fmt.Sprint(w.beside.taken, " ", w.beside.put))
+	case "spoil-ring":
+		w.beside.announce(w.beside.put + 100)
+		select {}
 	case "raise":
 		var e encoder
 		e.u64(0)

@@ -180,9 +180,10 @@ func endOfPipe() int {
 
 // pump does what the reactor would, until nothing is left to be read.
 func (h *puppets) pump() {
+	var events [16]unix.EpollEvent
 	for range 4 {
-		h.reactor.reading.Lock()
-		h.readReady()
+		n, _ := unix.EpollWait(h.reactor.epoll, events[:], 0)
+		h.handle(events[:max(n, 0)])
 		h.runPosted()
 	}
 }

@@ -14,46 +14,47 @@ const (
 	// two-core machine): once this is over sleeping would have been as fast. A call that is the first to give its worker an array
 	// is through by then.
 	polling = 300 * time.Microsecond
-	// fetching is how long something that a task asks for may wait for the poller to look at the sockets.
-	fetching = 5 * time.Microsecond
+	// looks at a ring take about a microsecond; then others are let run.
+	looks = 50
 )
 
 // Look reports whether a task has ended. If it is likely to end right now, because its function usually is through at once
-// and it is with a worker, the caller polls the sockets for a moment instead of sleeping: waking a sleeper
+// and it is with a worker, the caller looks at that worker's ring for a moment instead of sleeping: waking a sleeper
 // costs more than a small task itself. It never waits longer than that.
 func (p *Pool) Look(t *Task) bool {
 	if t.Ended() {
 		return true
 	}
-	w := p.workerToPoll(t)
-	if w == nil {
-		return t.Ended()
-	}
-	r := p.reactor
-	r.attend()
-	defer r.leave()
-	seen := w.page.Load()
-	now := time.Now()
-	look := now.Add(fetching)
-	for deadline := now.Add(polling); !t.Ended() && now.Before(deadline); now = time.Now() {
-		// A word of memory costs less to look at than sockets, and the worker changes it when it has answered.
-		word := w.page.Load()
-		answered := word != seen && word&statusTaskMask != t.id
-		seen = word
-		switch {
-		case answered && r.reading.TryLock():
-			p.readFrom(w)
-		case now.After(look) && r.reading.TryLock():
-			p.readReady()
-			look = now.Add(fetching)
-		default:
-			yield()
-		}
+	if w := p.workerToPoll(t); w != nil {
+		p.poll(t, w)
 	}
 	return t.Ended()
 }
 
-// workerToPoll is the worker that runs the task, if that is short and a processor is left to poll on; else nil.
+// poll reads what the worker sends until the task has ended, or not within a moment. What comes by sockets the reactor reads.
+func (p *Pool) poll(t *Task, w *worker) {
+	defer p.leave(w)
+	for deadline := time.Now().Add(polling); !t.Ended() && time.Now().Before(deadline); {
+		if w.comes() && p.reactor.reading.TryLock() {
+			p.readFrom(w)
+			continue
+		}
+		yield()
+	}
+}
+
+// comes looks for a message of the worker for about a microsecond.
+func (w *worker) comes() bool {
+	for range looks {
+		if w.page.Pending() {
+			return true
+		}
+	}
+	return false
+}
+
+// workerToPoll is the worker that runs the task, if that is short and a processor is left to poll on; else nil. The worker is told
+// that somebody looks: leave is to follow.
 func (p *Pool) workerToPoll(t *Task) *worker {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -64,7 +65,31 @@ func (p *Pool) workerToPoll(t *Task) *worker {
 	if !t.call.Function.usuallyInstant() {
 		return nil
 	}
+	w.look(true)
 	return w
+}
+
+// look counts who looks at the worker's ring; the worker is told whether anybody does. mu is held.
+func (w *worker) look(begins bool) {
+	if begins {
+		w.lookers++
+	} else {
+		w.lookers--
+	}
+	if w.lookers < 2 {
+		w.page.Look(w.lookers > 0)
+	}
+}
+
+// leave is called by who looks no more. What the worker has put without having been told so is read now.
+func (p *Pool) leave(w *worker) {
+	p.mu.Lock()
+	w.look(false)
+	p.mu.Unlock()
+	if w.page.Pending() {
+		p.reactor.reading.Lock()
+		p.readFrom(w)
+	}
 }
 
 // processorLeft: the work that there is leaves one to poll on, for the host or for a worker that has just become idle. mu is held.

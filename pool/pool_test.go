@@ -313,36 +313,6 @@ func TestAnEndCanBeAnnouncedLater(t *testing.T) {
 	require.Equal(t, []Event{{Handle: 1, Tag: 11, Status: OK}, {Handle: 2, Tag: 22, Status: Cancelled}}, events[:2])
 }
 
-// Meanwhile the reactor leaves the sockets to those who poll: only a call of Look can find an end.
-func TestLookingPollsOnlyForTasksThatAreShortAndRun(t *testing.T) {
-	if Processors < 2 {
-		t.Skip("one polls only where a processor is left to do that on")
-	}
-	f := newFixture(t, 1, "zygote")
-	for range 8 { // as many runs as are remembered
-		f.end(f.submit(f.call("echo", "")))
-	}
-	w := f.workers[0]
-	f.reactor.attend()
-	for range 100 { // an event of before may still have the reactor read once
-		task := f.submit(f.call("echo", "x"))
-		eventually(t, "looking finds its end", task.Look)
-		require.Equal(t, "x", text(task.Outcome()))
-	}
-	unknown := f.start("pid") // is not known to be short
-	eventually(t, "its result has come", func() bool { return readable(w) })
-	require.False(t, unknown.Look())
-	require.True(t, readable(w), "it was read all the same")
-	f.reactor.leave()
-	f.end(unknown)
-
-	hang := f.start("hang")
-	require.False(t, hang.Look())
-	f.Cancel(hang)
-	require.True(t, hang.Look())
-	require.Equal(t, "the reactor reads again", text(f.end(f.submit(f.call("echo", "the reactor reads again")))))
-}
-
 func TestASlowRunAmongInstantOnesIsForgiven(t *testing.T) {
 	f := &Function{}
 	require.False(t, f.usuallyInstant(), "nothing is known")
@@ -376,12 +346,6 @@ func TestWaitingForTheEndOfATask(t *testing.T) {
 	require.Zero(t, hang.waiting.Load())
 	require.True(t, hang.Wait(0))
 	require.True(t, f.start("echo").Wait(-1))
-}
-
-// readable: something has come from a worker that was not read.
-func readable(w *worker) bool {
-	n, _ := unix.Poll([]unix.PollFd{{Fd: int32(w.conn.fd), Events: unix.POLLIN}}, 0)
-	return n == 1
 }
 
 func TestLogsReachTheHost(t *testing.T) {

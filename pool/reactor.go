@@ -16,17 +16,12 @@ import (
 // reactor waits on all sockets of a pool. Anyone may register, arm or post; one at a time reads, the holder of reading.
 //
 // It uses an epoll of its own rather than Go's: a wake-up goes from the kernel straight to this thread, without
-// a hop through the runtime's poller (measured 11-12 µs against 49-57 µs). The sockets are in an epoll within that one, so
-// that the reactor can step back, with one system call, while a caller polls for its own result (Look).
+// a hop through the runtime's poller (measured 11-12 µs against 49-57 µs).
 type reactor struct {
-	outer int // wake and sockets; only the reactor waits on it
-	epoll int // the sockets
+	epoll int // wake and the sockets
 	wake  int // eventfd: posted functions wait
 
-	reading sync.Mutex // held while sockets are read and frames handled; taken before Pool.mu
-
-	attendance sync.Mutex // guards attending, and whether sockets are armed in outer; a leaf
-	attending  int        // callers that poll just now
+	reading sync.Mutex // held while sockets and rings are read and frames handled; taken before Pool.mu
 
 	onPanic func(*guard.Panic)
 	mu      sync.Locker // Pool.mu
@@ -48,14 +43,11 @@ type peer interface {
 	lost(err error)
 }
 
-// What the events of outer are about.
-const (
-	wakeToken    = 0
-	socketsToken = 1
-)
+// wakeToken is what events of wake are about; those of sockets have the numbers that add gives.
+const wakeToken = 0
 
 func newReactor(mu sync.Locker, onPanic func(*guard.Panic)) (*reactor, error) {
-	r := &reactor{outer: -1, epoll: -1, wake: -1, mu: mu, onPanic: onPanic, peers: map[uint64]peer{}, done: make(chan struct{})}
+	r := &reactor{epoll: -1, wake: -1, mu: mu, onPanic: onPanic, peers: map[uint64]peer{}, done: make(chan struct{})}
 	if err := r.open(); err != nil {
 		r.close()
 		return nil, err
@@ -64,19 +56,13 @@ func newReactor(mu sync.Locker, onPanic func(*guard.Panic)) (*reactor, error) {
 }
 
 func (r *reactor) open() (err error) {
-	if r.outer, err = newEpoll(); err != nil {
-		return shm.Refusal("epoll_create", err)
-	}
 	if r.epoll, err = newEpoll(); err != nil {
 		return shm.Refusal("epoll_create", err)
 	}
 	if r.wake, err = newEventfd(); err != nil {
 		return shm.Refusal("eventfd", err)
 	}
-	if err = control(r.outer, unix.EPOLL_CTL_ADD, r.wake, wakeToken, unix.EPOLLIN); err == nil {
-		err = control(r.outer, unix.EPOLL_CTL_ADD, r.epoll, socketsToken, unix.EPOLLIN)
-	}
-	if err != nil {
+	if err = control(r.epoll, unix.EPOLL_CTL_ADD, r.wake, wakeToken, unix.EPOLLIN); err != nil {
 		return shm.Refusal("epoll_ctl", err)
 	}
 	return nil
@@ -98,35 +84,6 @@ func control(epoll, op, fd int, token uint64, events uint32) error {
 }
 
 func tokenOf(e *unix.EpollEvent) uint64 { return uint64(uint32(e.Fd)) | uint64(uint32(e.Pad))<<32 }
-
-// attend has the reactor step back while the caller polls; leave has it come again. Level-triggered: what
-// came in between is seen then.
-func (r *reactor) attend() { r.attendedBy(1) }
-func (r *reactor) leave()  { r.attendedBy(-1) }
-
-func (r *reactor) attendedBy(n int) {
-	r.attendance.Lock()
-	defer r.attendance.Unlock()
-	before := r.attending
-	r.attending += n
-	if before == 0 || r.attending == 0 {
-		r.attendSockets()
-	}
-}
-
-// attendSockets has the reactor woken by sockets, unless callers poll. attendance is held.
-func (r *reactor) attendSockets() {
-	events := uint32(unix.EPOLLIN)
-	if r.attending > 0 {
-		events = 0
-	}
-	if r.outer < 0 {
-		return
-	}
-	if err := control(r.outer, unix.EPOLL_CTL_MOD, r.epoll, socketsToken, events); err != nil {
-		r.refused("epoll_ctl", err, &r.attendance, r.attendSockets)
-	}
-}
 
 // refused has something tried again that must not fail, or somebody is never woken. Only a lack of memory is a
 // reason to try again; what else the kernel may say is a bug, and told as one.
@@ -222,20 +179,15 @@ func (p *Pool) react() {
 	defer runtime.UnlockOSThread()
 	r := p.reactor
 	defer close(r.done)
-	events := make([]unix.EpollEvent, 2)
+	events := make([]unix.EpollEvent, 16)
 	for {
 		n, err := r.await(events)
 		if err != nil && !errors.Is(err, unix.EINTR) {
 			p.options.OnPanic(&guard.Panic{Where: "epoll_wait", Value: err})
 			return
 		}
-		for i := range max(n, 0) {
-			if tokenOf(&events[i]) == socketsToken {
-				r.reading.Lock()
-				p.readReady()
-			} else if p.runPosted() {
-				return
-			}
+		if p.handle(events[:max(n, 0)]) {
+			return
 		}
 	}
 }
@@ -244,35 +196,40 @@ func (r *reactor) await(events []unix.EpollEvent) (int, error) {
 	if err := failpoint.Fail(failpoint.PoolEpollWait); err != nil {
 		return 0, err
 	}
-	return unix.EpollWait(r.outer, events, -1)
+	return unix.EpollWait(r.epoll, events, -1)
 }
 
-// readReady handles what has come on all sockets, without waiting. reading is held, and let go of, whatever happens.
-func (p *Pool) readReady() {
+// handle does what events call for, and reports whether the reactor is to end.
+func (p *Pool) handle(events []unix.EpollEvent) (stop bool) {
+	p.reactor.reading.Lock()
 	defer p.reactor.reading.Unlock()
-	var events [16]unix.EpollEvent
-	n := p.reactor.look(events[:])
-	for i := range max(n, 0) {
-		p.serve(tokenOf(&events[i]), events[i].Events)
+	for i := range events {
+		if token := tokenOf(&events[i]); token != wakeToken {
+			p.serve(token, events[i].Events)
+		} else if p.runPosted() {
+			stop = true
+		}
 	}
+	return stop
 }
 
-// readFrom handles what has come from one worker, like readReady.
+// readFrom handles what a worker has put into its ring, and what it has sent before. reading is held, and let go of, whatever happens.
 func (p *Pool) readFrom(w *worker) {
 	defer p.reactor.reading.Unlock()
-	p.serve(w.token, unix.EPOLLIN)
-}
-
-// look gives the sockets that something has come on. What cannot be told now is told next time: they stay readable.
-func (r *reactor) look(events []unix.EpollEvent) int {
-	if failpoint.Fail(failpoint.PoolEpollLook) != nil {
-		return 0
+	p.mu.Lock()
+	lost := p.reactor.peers[w.token] == nil
+	p.mu.Unlock()
+	if lost {
+		return
 	}
-	n, _ := unix.EpollWait(r.epoll, events, 0)
-	return n
+	if err := dispatchFrames(w); err != nil {
+		w.lost(err)
+	} else if w.page.Pending() {
+		p.serve(w.token, unix.EPOLLIN)
+	}
 }
 
-// runPosted runs what was posted and reports whether the reactor is to end.
+// runPosted runs what was posted and reports whether the reactor is to end. reading is held.
 func (p *Pool) runPosted() (stop bool) {
 	clearEventfd(p.reactor.wake)
 	p.mu.Lock()
@@ -280,8 +237,6 @@ func (p *Pool) runPosted() (stop bool) {
 	p.reactor.posted = nil
 	stop = p.reactor.stopped
 	p.mu.Unlock()
-	p.reactor.reading.Lock()
-	defer p.reactor.reading.Unlock()
 	for _, f := range posted {
 		f()
 	}
@@ -311,8 +266,8 @@ func (p *Pool) serve(token uint64, events uint32) {
 		return
 	}
 	_, err := c.receive()
-	if err == nil {
-		err = dispatchFrames(peer)
+	if frameErr := dispatchFrames(peer); frameErr != nil { // at the end of the stream, too: something may be in the ring
+		err = frameErr
 	}
 	if err != nil {
 		if errors.Is(err, io.EOF) {
@@ -351,12 +306,10 @@ func drain(p peer) error {
 	}
 }
 
-// close gives the descriptors back. reading is held, if anyone else knows of r: who polls just now finds -1
+// close gives the descriptors back. reading is held, if anyone else knows of r: who reads for himself just now finds -1
 // from here on, not a descriptor that has become something else.
 func (r *reactor) close() {
-	r.attendance.Lock()
-	defer r.attendance.Unlock()
-	for _, fd := range []*int{&r.outer, &r.epoll, &r.wake} {
+	for _, fd := range []*int{&r.epoll, &r.wake} {
 		if *fd >= 0 {
 			_ = closeFD(*fd)
 			*fd = -1

@@ -7,7 +7,7 @@ import (
 )
 
 // Protocol is the version of docs/internals.md that both sides speak.
-const Protocol = 4
+const Protocol = 5
 
 // frameType numbers the frames; the table in docs/internals.md says what each carries.
 type frameType uint16
@@ -37,6 +37,7 @@ const (
 	frameForget    frameType = 31
 	frameCheck     frameType = 32
 	frameChecked   frameType = 33
+	frameWake      frameType = 34
 )
 
 const (

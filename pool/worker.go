@@ -20,7 +20,7 @@ type worker struct {
 	zygote *zygote
 	conn   *conn
 	token  uint64
-	page   *shm.Page // what it runs, written by the worker alone
+	page   *shm.Page // what it runs, and the rings
 
 	pid       int
 	pidfd     int  // -1 until the zygote has sent it
@@ -29,6 +29,7 @@ type worker struct {
 	ready     bool
 	condemned bool // SIGKILL was sent
 	assigned  []*Task
+	lookers   int                         // callers that look at its ring
 	known     map[uint64]*shm.Segment     // segments whose descriptor it was sent and has not let go of
 	reserved  map[uint64]*shm.Reservation // for its private maps
 	functions map[uint64]bool
@@ -81,7 +82,7 @@ func (p *Pool) launch(z *zygote, index int) error {
 	p.lastWorker++
 	w := &worker{
 		pool: p, id: p.lastWorker, index: index, zygote: z, page: page, pidfd: -1,
-		conn:      &conn{fd: ours, maxPayload: maxPayload},
+		conn:      &conn{fd: ours, maxPayload: maxPayload, rings: page},
 		known:     map[uint64]*shm.Segment{},
 		reserved:  map[uint64]*shm.Reservation{},
 		functions: map[uint64]bool{},

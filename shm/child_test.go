@@ -101,7 +101,7 @@ func childReader(hear func() bool) {
 func childPage(func() bool) {
 	addr := must(mapShared(3, PageSize, true))
 	for n := uint64(1); n <= 100_000; n++ {
-		atomic.StoreUint64((*uint64)(pointer(addr)), n<<32|n)
+		atomic.StoreUint64((*uint64)(pointer(addr+wordOffset)), n<<32|n)
 	}
 	fmt.Println("done")
 }

@@ -53,7 +53,13 @@ func unmap(addr uintptr, size int64) error { return errNotLinux }
 
 func copyBytes(to, from uintptr, n int64) {}
 
+func copyOut(to []byte, from uintptr) {}
+
+func copyIn(to uintptr, from []byte) {}
+
 func load64(addr uintptr) uint64 { return 0 }
+
+func store64(addr uintptr, value uint64) {}
 
 func mapAnonymous(size int64) (uintptr, error) { return 0, errNotLinux }
 

@@ -7,20 +7,26 @@ import (
 	"syscall"
 )
 
-// PageSize is the size of a status page.
-const PageSize = 4096
-
-// Page is a page that one worker writes and the host reads: the worker's last
-// word survives a SIGKILL.
+// Page is the memory that the host and one worker have in common: a ring of messages in each direction (ring.go), and behind
+// them the status page, a word and a text that the worker writes. What it wrote last survives a SIGKILL.
 type Page struct {
-	mu   sync.RWMutex // so that nothing reads what Close has unmapped
-	fd   int
-	m    mapping
-	last uint64
+	mu    sync.RWMutex // so that nothing reads what Close has unmapped
+	fd    int
+	m     mapping
+	last  uint64
+	rings rings
 }
 
-// textOffset is where the page's text begins. The word is at 0.
-const textOffset = 64
+// Where things are in it. The text is last: it is written by descriptor, by a process that goes wrong, and ends where the file does.
+const (
+	hostRing   = 0
+	workerRing = hostRing + ringSize
+	wordOffset = workerRing + ringSize
+	textOffset = wordOffset + 64
+
+	// PageSize is the size of all of it.
+	PageSize = wordOffset + 4096
+)
 
 // NewPage makes a zeroed page. It is not part of any heap's budget.
 func NewPage() (*Page, error) {
@@ -54,6 +60,7 @@ func (p *Page) prepare(sealable bool) (err error) {
 		}
 	}
 	p.m, err = makeMap(PageSize, func() (uintptr, error) { return mapShared(p.fd, PageSize, true) })
+	p.rings = rings{own: p.m.addr + hostRing, peer: p.m.addr + workerRing}
 	return err
 }
 
@@ -65,7 +72,7 @@ func (p *Page) FD() int {
 	return p.fd
 }
 
-// Load reads the word at offset 0 as the worker last stored it. After Close it
+// Load reads the status word as the worker last stored it. After Close it
 // gives the word as it was then.
 func (p *Page) Load() uint64 {
 	p.mu.RLock()
@@ -73,7 +80,7 @@ func (p *Page) Load() uint64 {
 	if p.m.addr == 0 {
 		return p.last
 	}
-	return load64(p.m.addr)
+	return load64(p.m.addr + wordOffset)
 }
 
 // Text gives what the worker has written behind the word, up to the first NUL; "" after Close.
@@ -98,7 +105,7 @@ func (p *Page) Close() {
 	if p.m.addr == 0 {
 		return
 	}
-	p.last = load64(p.m.addr)
+	p.last = load64(p.m.addr + wordOffset)
 	closeFD(p.fd)
 	p.fd = -1
 	p.m.close()

@@ -122,9 +122,20 @@ func copyOut(to []byte, from uintptr) {
 	copy(to, unsafe.Slice((*byte)(pointer(from)), len(to)))
 }
 
+// copyIn copies from memory of Go's into a map.
+func copyIn(to uintptr, from []byte) {
+	copy(unsafe.Slice((*byte)(pointer(to)), len(from)), from)
+}
+
 // load64 reads an aligned word that another process stores.
 func load64(addr uintptr) uint64 {
 	return atomic.LoadUint64((*uint64)(pointer(addr)))
+}
+
+// store64 writes an aligned word that another process reads: after all that was written before it, and before anything that is
+// read after it.
+func store64(addr uintptr, value uint64) {
+	atomic.StoreUint64((*uint64)(pointer(addr)), value)
 }
 
 // mapAnonymous gives zeroed memory of this process, and of children that the host forks: they write into what is being

@@ -54,7 +54,6 @@ const (
 	PoolEpollCreate
 	PoolEpollControl
 	PoolEpollWait
-	PoolEpollLook
 	PoolEventfd
 	PoolEventfdWrite
 	PoolEventfdRead
@@ -112,7 +111,6 @@ var names = [count]string{
 	PoolEpollCreate:        "pool: epoll_create",
 	PoolEpollControl:       "pool: epoll_ctl",
 	PoolEpollWait:          "pool: epoll_wait",
-	PoolEpollLook:          "pool: epoll_wait, sockets",
 	PoolEventfd:            "pool: eventfd",
 	PoolEventfdWrite:       "pool: write eventfd",
 	PoolEventfdRead:        "pool: read eventfd",

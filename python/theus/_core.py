@@ -423,10 +423,13 @@ class Core:
         return taken.value
 
 
+_SMALL_DATA = abi.Small.data.offset
+
+
 def _small_result(small: abi.Small) -> SmallResult | None:
     if not small.taken:
         return None
-    return small.codec, c.string_at(c.addressof(small) + abi.Small.data.offset, small.len)
+    return small.codec, c.string_at(c.addressof(small) + _SMALL_DATA, small.len)
 
 
 def _function(library: c.CDLL, name: str) -> Any:

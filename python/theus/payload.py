@@ -115,6 +115,10 @@ def dumps_plain(value: Any) -> bytes:
     return pickle.dumps(value, _PROTOCOL)
 
 
+# What a call without arguments gives, as many do.
+NO_ARGUMENTS = encode_plain(("call", (), {}))
+
+
 def encode_each(
     values: Sequence[Any], *, refers: Callable[[Origin], bool] | None = None
 ) -> Encoded:

@@ -47,7 +47,7 @@ COPIED_OUT = 64 << 10
 _CAUSE: Any = BaseException.__dict__["__cause__"]
 
 
-_NO_ARGUMENTS = payload.encode_plain(("call", (), {}))
+_NO_SPANS = span_array(payload.NO_ARGUMENTS.spans)
 
 
 class PreparedCall:
@@ -72,7 +72,8 @@ class PreparedCall:
         output: ArrayHandle | None = None,
     ) -> None:
         self._task = c.c_uint64()
-        spans, span_keep = span_array(encoded.spans)
+        bare = encoded is payload.NO_ARGUMENTS
+        spans, span_keep = _NO_SPANS if bare else span_array(encoded.spans)
         self.struct = call = abi.fresh(abi.Call)
         # Field by field, and only what is not zero: this is on the way of every task.
         call.function = function.value
@@ -165,7 +166,7 @@ def encode_call(args: Sequence[Any], kwargs: Mapping[str, Any]) -> payload.Encod
         StatelessnessError: something in it cannot leave this process.
     """
     if not args and not kwargs:
-        return _NO_ARGUMENTS
+        return payload.NO_ARGUMENTS
     value = ("call", tuple(args), dict(kwargs))
     if payload.are_plain(itertools.chain(args, kwargs, kwargs.values())):
         return payload.encode_plain(value)

@@ -12,10 +12,12 @@ from pathlib import Path
 
 import processes
 from processes import children as children
+from theus.worker import rings
 
-# The one map of a worker that is shared, writable and a single page is its status page; arrays
-# that tasks write to are larger (kinds.py).
+# The one map of a worker that is shared, writable and of that size is of what it has in common with
+# its host; arrays that tasks write to are larger (kinds.py). The status page is its last page.
 _STATUS_PAGE = re.compile(r"^([0-9a-f]+)-([0-9a-f]+) rw-s 0+ \S+ (\d+) +/memfd:theus")
+_SHARED = 2 * rings.SIZE + mmap.PAGESIZE
 _POLL = "7"  # the system call's number on x86-64
 _PPOLL = "73"  # on arm64, where poll is made of it
 
@@ -77,11 +79,11 @@ class StatusPage:
     """The page in which a worker says what it does. It can be read after its death as well."""
 
     def __init__(self, fd: int) -> None:
-        self._map = mmap.mmap(fd, mmap.PAGESIZE, prot=mmap.PROT_READ)
+        self._map = mmap.mmap(fd, _SHARED, prot=mmap.PROT_READ)
 
     def word(self) -> tuple[WorkerPhase, int]:
         """The phase, and the library's number of the task."""
-        (word,) = struct.unpack_from("<Q", self._map)
+        (word,) = struct.unpack_from("<Q", self._map, _SHARED - mmap.PAGESIZE)
         return WorkerPhase(word >> 56), word & ((1 << 56) - 1)
 
     def close(self) -> None:
@@ -119,7 +121,7 @@ def _page_inode(worker: int) -> int | None:
     found = []
     for line in lines:
         match = _STATUS_PAGE.match(line)
-        if match and int(match[2], 16) - int(match[1], 16) == mmap.PAGESIZE:
+        if match and int(match[2], 16) - int(match[1], 16) == _SHARED:
             found.append(int(match[3]))
     assert len(found) < 2, f"worker {worker} has several maps like its status page: {lines}"
     return found[0] if found else None

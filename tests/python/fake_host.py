@@ -28,7 +28,9 @@ from theus.stateless import StrictPickler
 
 ZYGOTE = Path(theus.worker.__file__).parent / "zygote.py"
 DEADLINE = 20.0
-PROTOCOL = 4
+PROTOCOL = 5
+_PAGE = 36864  # bytes that a worker and its host share; the status page is the last 4096
+_SENT = 24  # where in them the host says how many bytes it has sent by the socket
 
 ARRAY_OF_KEY = 4
 CONFIG, ZYGOTE_READY, SPAWN, SPAWNED, SPAWN_FAILED, EXITED = 1, 2, 3, 4, 5, 6
@@ -221,16 +223,22 @@ class Worker:
         self.number = number
         ours, theirs = socket.socketpair()
         self.page_fd = os.memfd_create("test-page", os.MFD_CLOEXEC)
-        os.ftruncate(self.page_fd, 4096)
+        os.ftruncate(self.page_fd, _PAGE)
         self.connection = Connection(ours)
         fds = (theirs.fileno(), self.page_fd)
         host.connection.send(SPAWN, number, struct.pack("<I", index), fds)
         theirs.close()
-        self.send = self.connection.send
+        self._sent = 0
         self.expect = self.connection.expect
         self.granted: dict[int, Segment] = {}
         self.pid = 0
         self.pidfd = -1
+
+    def send(self, kind: int, ident: int, payload: bytes = b"", fds: Sequence[int] = ()) -> None:
+        """Send a frame by the socket, and say how much there is on it."""
+        self.connection.send(kind, ident, payload, fds)
+        self._sent += 16 + len(payload)
+        os.pwrite(self.page_fd, struct.pack("<Q", self._sent), _SENT)
 
     def wait_until_spawned(self) -> None:
         spawned = self.host.connection.receive()
@@ -245,7 +253,7 @@ class Worker:
 
     def status(self) -> tuple[int, int]:
         """(phase, task) of the status page."""
-        (word,) = struct.unpack("<Q", os.pread(self.page_fd, 8, 0))
+        (word,) = struct.unpack("<Q", os.pread(self.page_fd, 8, _PAGE - 4096))
         return word >> 56, word & (1 << 56) - 1
 
     # ---- tasks

@@ -15,8 +15,12 @@ import socket
 import struct
 import time
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-PROTOCOL = 4
+if TYPE_CHECKING:
+    from .rings import Rings
+
+PROTOCOL = 5
 
 CONFIG = 1
 ZYGOTE_READY = 2
@@ -42,6 +46,7 @@ CANCELLED = 30
 FORGET = 31
 CHECK = 32
 CHECKED = 33
+WAKE = 34
 
 # A frame's value is inline up to this size; larger ones go into a segment.
 INLINE_LIMIT = 60_000
@@ -62,6 +67,8 @@ _SOON = 0.001  # s
 # So a reader polls a moment before it sleeps, as long as frames keep coming that fast.
 _POLLING = 200_000  # ns
 _OFTEN = 1_000_000  # ns from one frame to the next
+# Behind a system call the interpreter runs at half its speed for some microseconds.
+_LOOKS = 10  # at a ring, about a microsecond, before others are let run
 
 
 class ChannelClosed(Exception):
@@ -122,6 +129,7 @@ class Channel:
 
     Args:
         connection: the socket.
+        rings: for short frames beside it.
 
     Attributes:
         may_poll: whether a processor is left for polling before sleeping; False at first.
@@ -129,8 +137,9 @@ class Channel:
         cut_short: more may be there than the last read has brought.
     """
 
-    def __init__(self, connection: socket.socket) -> None:
+    def __init__(self, connection: socket.socket, rings: Rings | None = None) -> None:
         self._socket = connection
+        self._rings = rings
         self.may_poll = False
         self._poller = select.poll()
         self._poller.register(connection, select.POLLIN)
@@ -138,6 +147,7 @@ class Channel:
         self._busy = False  # the last wait was a short one
         self.incoming = bytearray()
         self._offset = 0  # of incoming[0] in the whole stream
+        self._sent = 0  # bytes
         self._arrivals: collections.deque[_Arrival] = collections.deque()
 
     def fileno(self) -> int:
@@ -155,6 +165,14 @@ class Channel:
             ChannelClosed: the other side is gone.
         """
         data = _HEADER.pack(len(payload), kind, len(fds), ident) + payload
+        rings = self._rings
+        if rings is not None and not fds and rings.offer(self._sent, data):
+            if rings.peer_looks.value:
+                return
+            data = _HEADER.pack(0, WAKE, 0, 0)  # it may have gone to sleep without seeing that
+        self._write(data, fds)
+
+    def _write(self, data: bytes, fds: Sequence[int]) -> None:
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else None
         while True:
             try:
@@ -170,31 +188,62 @@ class Channel:
                     raise
                 time.sleep(_SOON)  # no event tells when it has passed
                 continue
+            self._sent += sent
             if sent == len(data):
                 return
             data, rights = data[sent:], None
 
     def readable(self) -> bool:
-        """Whether something has come; costs less than to read and find nothing."""
-        return bool(self._poller.poll(0))
+        """Whether something has come by the socket; costs less than to read and find nothing."""
+        rings = self._rings
+        if rings is None:
+            return bool(self._poller.poll(0))
+        return rings.sent.value > self._offset + len(self.incoming)
+
+    @property
+    def has_more(self) -> bool:
+        """Frames may be here besides the last, to be had without waiting."""
+        rings = self._rings
+        return bool(self.incoming) or self.cut_short or (rings is not None and rings.waiting)
 
     def wait(self) -> None:
         """Sleep until `receive` has something to do: for a moment awake, where that pays."""
-        if self.incoming and self._head() is not None:
+        rings = self._rings
+        if (rings is not None and rings.waiting) or (self.incoming and self._head() is not None):
             return
         began = time.perf_counter_ns()
         if not (self._busy and self.may_poll and self._comes_before(began + _POLLING)):
-            self._poller.poll()
+            self._sleep()
         self._busy = time.perf_counter_ns() - began < _OFTEN
+
+    def _sleep(self) -> None:
+        rings = self._rings
+        if rings is None:
+            self._poller.poll()
+            return
+        try:
+            rings.look(False)
+            if not rings.waiting:
+                self._poller.poll()
+        finally:
+            rings.look(True)
 
     def _comes_before(self, deadline: int) -> bool:
         """Whether something comes before that time, by polling."""
-        poll, now, let_others_run = self._poller.poll, time.perf_counter_ns, os.sched_yield
-        while not poll(0):
-            if now() >= deadline:
-                return False
+        rings = self._rings
+        now, let_others_run = time.perf_counter_ns, os.sched_yield
+        read = self._offset + len(self.incoming)
+        while now() < deadline:
+            if rings is None:
+                if self._poller.poll(0):
+                    return True
+            else:
+                put, taken, sent = rings.put, rings.taken, rings.sent
+                for _ in range(_LOOKS):
+                    if put.value != taken or sent.value > read:
+                        return True
             let_others_run()  # the host may be on the same processor (pool/look.go)
-        return True
+        return False
 
     def receive(self) -> Frame | None:
         """The next frame; None when not all of it is there yet.
@@ -203,15 +252,18 @@ class Channel:
             ChannelClosed: the other side is gone, and all that it sent was received.
             ProtocolError: what came is no frame.
         """
+        rings = self._rings
         while True:
-            if self.incoming:
+            if rings is not None or self.incoming:
                 frame = self.buffered()
                 if frame is not None:
                     return frame
             data = self._read()
             if not data:
                 return None
-            if not self.incoming and len(data) >= _HEADER.size:
+            # Whatever has been put into a ring meanwhile may come before it.
+            first = not self.incoming and not (rings is not None and rings.waiting)
+            if first and len(data) >= _HEADER.size:
                 length, kind, nfds, ident = _HEADER.unpack_from(data)
                 if length == len(data) - _HEADER.size and not nfds and not self._arrivals:
                     self._offset += len(data)  # one frame and nothing else, as mostly
@@ -221,7 +273,12 @@ class Channel:
             self.incoming += data
 
     def buffered(self) -> Frame | None:
-        """The next frame of those that were read already; costs no system call."""
+        """The next frame of those that are here already; costs no system call."""
+        rings = self._rings
+        if rings is not None:
+            frame = rings.take(self._offset)
+            if frame is not None:
+                return frame
         head = self._head()
         if head is None:
             return None

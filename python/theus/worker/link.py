@@ -113,7 +113,7 @@ class Link:
                 self._drain()
             if not self._has_work():
                 self._wait(self._has_work)
-                if self._channel.incoming or self._channel.cut_short:
+                if self._channel.has_more:
                     self._handle_what_was_read()  # its cancellation perhaps
             if self._exiting:
                 return None
@@ -155,7 +155,8 @@ class Link:
     @uninterrupted
     def send(self, kind: int, ident: int, payload: bytes = b"") -> None:
         """Send a frame. A worker whose host is gone exits here, silently."""
-        self._refuse_if_abandoned()
+        if self._abandoned:
+            self._refuse_if_abandoned()
         try:
             with self._sending:
                 self._outgoing.append((kind, ident, payload))
@@ -365,7 +366,11 @@ class Link:
         return answer
 
     def _drain(self) -> None:
-        """Handle what has come already: a task may be cancelled, or a segment retired."""
+        """Handle what has come already: a task may be cancelled, or a segment retired.
+
+        The host tells by the status page whether a cancellation was in time (pool/stopping.go), so
+        there must be a fence between that and the look at the ring. Taking the lock is one.
+        """
         with self._lock:
             while not self._reader:
                 frame = self._channel.buffered()
@@ -467,7 +472,7 @@ class Link:
             self._cancel(frame.id)
         elif kind == frames.EXIT:
             self._exiting = True
-        else:
+        elif kind != frames.WAKE:  # which is for what is in the ring
             raise frames.ProtocolError(f"the host sent a frame of unknown type {kind}")
         if frame.fds:
             frame.close()

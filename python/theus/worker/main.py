@@ -49,7 +49,7 @@ def serve(
 
     page = StatusPage(page_fd)
     page.report_faults()
-    link = Link(frames.Channel(connection), worker, page.cut_off)
+    link = Link(frames.Channel(connection, page.rings()), worker, page.cut_off)
     # A child that user code forks holds the sockets open, and the host would not see our end.
     os.register_at_fork(after_in_child=link.abandon)
     os.register_at_fork(after_in_child=page.abandon)

@@ -27,6 +27,8 @@ _OTHER_FIELDS = 64
 
 
 _NO_ARRAYS = wire.u16(0)
+# What most tasks give that are called for what they do.
+_NONE = wire.inline_span(wire.CODEC_PICKLE, dumps_plain(None)) + _NO_ARRAYS
 
 
 class Outcomes(NamedTuple):
@@ -50,6 +52,8 @@ def encode_result(outcome: Any, name: str, codec: int, heavy: TaskHeavy) -> byte
         HeapFull: there is no room for it.
     """
     codec = codec or wire.CODEC_PICKLE
+    if outcome is None and codec == wire.CODEC_PICKLE:
+        return _NONE
     if codec == wire.CODEC_PICKLE and are_plain((outcome,)):  # as most are
         span = dumps_plain(outcome)
         if len(span) + _OTHER_FIELDS <= frames.INLINE_LIMIT:

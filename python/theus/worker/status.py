@@ -1,6 +1,8 @@
-"""The page that tells the host which task this worker runs, also after a SIGKILL.
+"""The memory that this worker and its host have in common.
 
-Behind that word is room for what `faulthandler` writes when native code ends the process.
+In front are the rings. Behind them is the status page, which tells the host which task this worker
+runs, also after a SIGKILL; and last, room for what `faulthandler` writes when native code ends the
+process.
 """
 
 from __future__ import annotations
@@ -12,7 +14,9 @@ import fcntl
 import os
 import resource
 
-from ..mapping import PAGE_SIZE, map_shared
+from ..mapping import map_shared
+from . import rings
+from .rings import Rings
 
 # Phases, where the word has them.
 _SHIFT = 56
@@ -24,7 +28,9 @@ REPLYING = 4 << _SHIFT
 CUT_OFF = 5 << _SHIFT  # the socket was closed by something in this process
 
 _TASK = (1 << _SHIFT) - 1
-_FAULT = 64  # offset of the report, which may take the rest of the page
+_WORD = 2 * rings.SIZE  # offset of the status page
+_FAULT = _WORD + 64  # offset of the report, which may take the rest of it
+_ALL = _WORD + 4096
 
 
 class StatusPage:
@@ -35,11 +41,16 @@ class StatusPage:
     """
 
     def __init__(self, fd: int) -> None:
-        self._map = map_shared(fd, PAGE_SIZE, writable=True)
+        self._map = map_shared(fd, _ALL, writable=True)
         self._fd = _move_up(fd)
         self._identity = _identity(self._fd)
         # An aligned 8-byte store, so the host never sees half of it.
-        self.word = ctypes.c_uint64.from_address(self._map.address)
+        self.word = ctypes.c_uint64.from_address(self._map.address + _WORD)
+
+    def rings(self) -> Rings | None:
+        """Those of this worker; None where they cannot be used."""
+        host = self._map.address
+        return Rings(host + rings.SIZE, host) if rings.ORDERED else None
 
     def cut_off(self) -> None:
         """Say that this process ends because it has lost its socket, whatever it did."""

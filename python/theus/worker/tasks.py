@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from ..arrays import resolving
 from ..context import WorkerInfo, clear_row, store_row
-from ..payload import decode, decode_each
+from ..payload import NO_ARGUMENTS, decode, decode_each
 from . import failures, frames, status, wire
 from .context import WorkerContext
 from .functions import Callee, FunctionCache
@@ -87,6 +87,8 @@ class Runner:
         codec, spans = task.input.codec, task.input.take(self.link, task.id)
         if codec != wire.CODEC_PICKLE:
             return _arguments_of_c(codec, spans)
+        if spans == NO_ARGUMENTS.spans:
+            return (), {}
         kind, first, items = decode(spans)
         if kind == "call":
             return first, items
