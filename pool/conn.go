@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync/atomic"
 
 	"github.com/theus-project/theus-go/internal/failpoint"
 	"golang.org/x/sys/unix"
@@ -13,7 +14,7 @@ import (
 // conn moves frames over one end of a stream socket pair without ever blocking. Beside the socket of a worker there are the rings of
 // its page: a short frame for a worker that looks at its ring costs no system call.
 //
-// The outgoing half is guarded by Pool.mu; the incoming half belongs to the reactor alone.
+// The outgoing half is guarded by Pool.mu, the incoming half by reactor.reading.
 type conn struct {
 	fd         int
 	maxPayload int
@@ -27,7 +28,8 @@ type conn struct {
 	retrying bool   // a timer is armed that flushes it
 
 	in        []byte
-	consumed  uint64 // bytes of the socket whose frames next has given
+	received  atomic.Uint64 // bytes of the socket; also read by who looks for more
+	consumed  uint64        // of these, those whose frames next has given
 	inFDs     []int
 	truncated bool // this process had no descriptor left for those that came
 }
@@ -199,6 +201,7 @@ func (c *conn) receive() (more bool, err error) {
 		return false, io.EOF
 	}
 	c.in = c.in[:len(c.in)+n]
+	c.received.Add(uint64(n))
 	if oobn > 0 {
 		c.takeRights(oob[:oobn])
 	}

@@ -152,7 +152,7 @@ type exitReport struct {
 }
 
 // gone is called by the reactor with the zygote's report. Everything the dead
-// process sent is in the socket by now.
+// process sent is in the socket or the ring by now.
 func (w *worker) gone(report exitReport) {
 	p := w.pool
 	p.mu.Lock()

@@ -158,8 +158,6 @@ func (w *fakeWorkerState) run(t fakeTask) {
 	case "use-rings":
 		w.rings = w.beside
 		w.reply(t.id, "")
-	case "frames-by-ring":
-		w.reply(t.id, fmt.Sprint(w.beside.taken, " ", w.beside.put))
 	case "spoil-ring":
 		w.beside.announce(w.beside.put + 100)
 		select {}

@@ -20,7 +20,7 @@ const (
 
 // Look reports whether a task has ended. If it is likely to end right now, because its function usually is through at once
 // and it is with a worker, the caller looks at that worker's ring for a moment instead of sleeping: waking a sleeper
-// costs more than a small task itself. It never waits longer than that.
+// costs more than a small task itself. What it finds it handles, and waits for who handles something just then.
 func (p *Pool) Look(t *Task) bool {
 	if t.Ended() {
 		return true
@@ -35,7 +35,7 @@ func (p *Pool) Look(t *Task) bool {
 func (p *Pool) poll(t *Task, w *worker) {
 	defer p.leave(w)
 	for deadline := time.Now().Add(polling); !t.Ended() && time.Now().Before(deadline); {
-		if w.comes() && p.reactor.reading.TryLock() {
+		if w.soon() && p.reactor.reading.TryLock() {
 			p.readFrom(w)
 			continue
 		}
@@ -43,15 +43,19 @@ func (p *Pool) poll(t *Task, w *worker) {
 	}
 }
 
-// comes looks for a message of the worker for about a microsecond.
-func (w *worker) comes() bool {
+// soon looks for something from the worker for about a microsecond.
+func (w *worker) soon() bool {
 	for range looks {
-		if w.page.Pending() {
+		if w.comes() {
 			return true
 		}
 	}
 	return false
 }
+
+// comes: there is something to read. A frame too long for the ring comes by the socket, which the reactor is woken for; who looks is
+// mostly there before it.
+func (w *worker) comes() bool { return w.page.Comes(w.conn.received.Load()) }
 
 // workerToPoll is the worker that runs the task, if that is short and a processor is left to poll on; else nil. The worker is told
 // that somebody looks: leave is to follow.
@@ -76,9 +80,7 @@ func (w *worker) look(begins bool) {
 	} else {
 		w.lookers--
 	}
-	if w.lookers < 2 {
-		w.page.Look(w.lookers > 0)
-	}
+	w.page.Look(w.lookers > 0)
 }
 
 // leave is called by who looks no more. What the worker has put without having been told so is read now.

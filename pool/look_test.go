@@ -1,11 +1,15 @@
 package pool
 
 import (
+	"encoding/binary"
 	"fmt"
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 )
 
 // withRings is a pool of one worker that uses its rings, and whose task "echo" is known to be short.
@@ -29,12 +33,16 @@ func (f *fixture) known(target string) {
 	}
 }
 
-// byRing tells how many frames the worker has taken from its ring, and put into it.
-func (f *fixture) byRing() (taken, put int) {
+// framesByRing counts the frames that the host has put into its ring, and those that the worker has.
+func (f *fixture) framesByRing() (host, worker uint64) {
 	f.t.Helper()
-	_, err := fmt.Sscan(text(f.run("frames-by-ring")), &taken, &put)
-	require.NoError(f.t, err)
-	return taken, put
+	count := func(ring int64) uint64 {
+		var put [8]byte
+		_, err := unix.Pread(f.workers[0].page.FD(), put[:], ring)
+		require.NoError(f.t, err)
+		return binary.LittleEndian.Uint64(put[:])
+	}
+	return count(0), count(ringBytes)
 }
 
 // glance looks until the task has ended.
@@ -44,23 +52,37 @@ func (f *fixture) glance(task *Task) *Outcome {
 	return f.end(task)
 }
 
-func TestFramesGoByRingsWhileBothLook(t *testing.T) {
+func TestFramesGoByRingsToWhoIsAwake(t *testing.T) {
 	f := withRings(t)
-	const tasks = 200
-	for i := range tasks {
+	file := filepath.Join(t.TempDir(), "file")
+	busy := "wait-for " + file
+	f.known(busy)
+	running := f.start(busy)
+	eventually(t, "the worker is busy", func() bool { return f.started(running) })
+	before, _ := f.framesByRing()
+	ahead := f.submit(f.call("echo", "sent ahead"))
+	after, _ := f.framesByRing()
+	require.Equal(t, before+1, after)
+	require.NoError(t, os.WriteFile(file, nil, 0o600))
+	f.end(running)
+	require.Equal(t, "sent ahead", text(f.end(ahead)))
+}
+
+func TestResultsComeByTheRingOrBySocketWhicheverIsLookedAt(t *testing.T) {
+	f := withRings(t)
+	for i := range 200 {
 		word := fmt.Sprint(i)
+		if i%3 == 0 {
+			word = string(make([]byte, 10_000)) // fits into no slot
+		}
 		require.Equal(t, word, text(f.glance(f.submit(f.call("echo", word)))))
 	}
-	_, put := f.byRing()
-	require.Positive(t, put, "no result has come by the ring")
-	for range tasks {
+	_, before := f.framesByRing()
+	for range 20 {
 		f.end(f.submit(f.call("echo", "")))
 	}
-	taken, after := f.byRing()
-	require.Equal(t, put, after, "nobody looked, and a result came by the ring")
-	require.Positive(t, taken, "no task has gone by the ring")
-	large := string(make([]byte, 10_000))
-	require.Equal(t, large, text(f.glance(f.submit(f.call("echo", large)))), "it fits into no slot")
+	_, after := f.framesByRing()
+	require.Equal(t, before, after, "nobody looked, and a result came by the ring")
 }
 
 func TestLookingPollsOnlyForTasksThatAreShortAndRun(t *testing.T) {
@@ -79,14 +101,29 @@ func TestLookingPollsOnlyForTasksThatAreShortAndRun(t *testing.T) {
 	require.True(t, hang.Look())
 }
 
+// attend says that somebody looks at the worker's ring, which nobody does.
+func (f *fixture) attend() *worker {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	w := f.workers[0]
+	w.look(true)
+	return w
+}
+
 func TestAResultInTheRingOfADeadWorkerCounts(t *testing.T) {
 	f := withRings(t)
-	f.known("use-rings")
-	f.known("reply-then-die")
-	for range 50 {
-		f.run("use-rings") // of the one that has taken the place
-		require.Equal(t, "done", text(f.glance(f.start("reply-then-die"))))
-	}
+	f.attend()
+	require.Equal(t, "done", text(f.run("reply-then-die")))
+}
+
+func TestWhoLooksNoMoreReadsWhatWasPutMeanwhile(t *testing.T) {
+	f := withRings(t)
+	w := f.attend()
+	task := f.submit(f.call("echo", "x"))
+	eventually(t, "it has answered", w.page.Pending)
+	require.False(t, task.Ended(), "nobody has read that")
+	f.leave(w)
+	require.True(t, task.Ended())
 }
 
 func TestAWorkerThatSpoilsItsRingIsReplaced(t *testing.T) {

@@ -224,7 +224,7 @@ func (p *Pool) readFrom(w *worker) {
 	}
 	if err := dispatchFrames(w); err != nil {
 		w.lost(err)
-	} else if w.page.Pending() {
+	} else if w.comes() {
 		p.serve(w.token, unix.EPOLLIN)
 	}
 }
@@ -277,9 +277,13 @@ func (p *Pool) serve(token uint64, events uint32) {
 	}
 }
 
-// dispatchFrames handles all whole frames that have come.
+// mostFrames is more than one receive and a ring can bring.
+const mostFrames = 1 << 13
+
+// dispatchFrames handles all whole frames that have come, and at most as many as the socket and the ring can hold: a ring that is
+// filled again and again keeps nobody from being served. What is left is met the next time.
 func dispatchFrames(p peer) error {
-	for {
+	for range mostFrames {
 		f, err := p.connection().next()
 		if err != nil || f == nil {
 			return err
@@ -288,6 +292,7 @@ func dispatchFrames(p peer) error {
 			return err
 		}
 	}
+	return nil
 }
 
 // drain reads what a dead peer left, up to the end of its stream. An error: what is behind it was not read.

@@ -11,7 +11,7 @@ import (
 )
 
 // expire is called by the timer, which may be late: a host that was stopped (Ctrl-Z) finds timers that have run out and
-// results that have come. A result that is there counts, so the worker's socket is read first.
+// results that have come. A result that is there counts, so what the worker has sent is read first.
 func (p *Pool) expire(t *Task, w *worker) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -62,7 +62,7 @@ func (p *Pool) Cancel(t *Task) {
 // answerTimeout is how long a worker that was told not to begin a task has for it.
 const answerTimeout = 200 * time.Millisecond
 
-// stop ends the worker that runs t, the first of its tasks, unless it has gone on to the one behind: t's result may be in the socket,
+// stop ends the worker that runs t, the first of its tasks, unless it has gone on to the one behind: t's result may be there,
 // unread. So the one behind is called back first. A worker looks for that after each task, before it begins the next; if its page
 // still shows t afterwards, it cannot begin another. mu is held.
 func (p *Pool) stop(w *worker, t *Task) {

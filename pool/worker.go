@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// worker is one worker process as the host sees it. Guarded by Pool.mu but for what the reactor alone reads (conn's incoming half).
+// worker is one worker process as the host sees it. Guarded by Pool.mu but for conn's incoming half.
 type worker struct {
 	pool   *Pool
 	id     uint64 // never reused

@@ -48,7 +48,7 @@ func (p *Page) prepare(sealable bool) (err error) {
 	}
 	err = allocatePages(fallocate, p.fd, PageSize, nil, func(int64) {})
 	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.ENOMEM) {
-		return &KernelError{Feature: "allocating a status page", Err: err, Advice: "no memory is left; let go of arrays, or give the process more"}
+		return &KernelError{Feature: "allocating the page that a worker shares with its host", Err: err, Advice: "no memory is left; let go of arrays, or give the process more"}
 	}
 	if err != nil {
 		return err

@@ -11,7 +11,7 @@ import (
 //	0   put: messages written so far. Stored last, so what it counts is whole.
 //	8   taken: messages that this side has taken out of the other's ring
 //	16  looks: 1 if this side looks at the other's ring before it sleeps
-//	24  sent: bytes that this side has written to the socket beside the rings
+//	24  sent: bytes that this side has written to the socket beside the rings, for who looks
 //	64  the slots, in turn: u64 mark, u64 length, the message
 //
 // A message is for who looks; the socket is for who sleeps. To send, one puts the message and then looks at the other's "looks"; to
@@ -95,6 +95,13 @@ func (p *Page) Pending() bool {
 	p.mu.RLock()
 	defer p.mu.RUnlock()
 	return p.m.addr != 0 && p.rings.pending()
+}
+
+// Comes reports whether there is something to read, in the ring or by the socket, of which so many bytes were received.
+func (p *Page) Comes(received uint64) bool {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	return p.m.addr != 0 && (p.rings.pending() || load64(p.rings.peer+sentWord) > received)
 }
 
 // Take gives the worker's next message, if no more than so many bytes of the socket come before it; nil: there is none. An error says

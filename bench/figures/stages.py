@@ -20,9 +20,9 @@ STAGES = Question(
     "the steps of one call that does nothing, waited for",
     "µs",
     (),
-    "The third is one call of the library. Meanwhile the worker takes the task off its socket, "
-    "decodes, calls and answers, in Python and a few system calls, which are most of it; the host "
-    "polls. Everything else is the host's, in Python.",
+    "The third is one call of the library. Meanwhile the worker takes the task out of its ring, "
+    "decodes, calls and answers, in Python, which is most of it; the host looks at its own ring. "
+    "Everything else is the host's, in Python.",
 )
 
 

@@ -23,6 +23,7 @@ _PROT_WRITE = 2
 _MAP_SHARED = 0x01
 _MAP_PRIVATE = 0x02
 _MAP_FIXED = 0x10
+_MAP_ANONYMOUS = 0x20
 _MAP_POPULATE = 0x8000
 _MADV_DONTDUMP = 16
 _MAP_FAILED = ctypes.c_void_p(-1).value
@@ -109,6 +110,11 @@ class Mapping:
         """
         flags = _MAP_PRIVATE | _MAP_FIXED
         _map(self.address, self.size, _PROT_READ | _PROT_WRITE, flags, fd)
+
+    def forget(self) -> None:
+        """Swap the pages for empty memory of this process, at the same address."""
+        flags = _MAP_PRIVATE | _MAP_ANONYMOUS | _MAP_FIXED
+        _map(self.address, self.size, _PROT_READ | _PROT_WRITE, flags, -1)
 
 
 def map_shared(

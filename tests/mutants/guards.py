@@ -375,4 +375,47 @@ MUTANTS = (
         GoTest("./engine", "TestAFrameIsInUseWhileAnybodyHasIt"),
         (Cut("engine/stream.go", "len(s.frames) >= s.options.Keep", "false"),),
     ),
+    Mutant(
+        "second look of who sends",
+        "nobody sleeps through a frame that was put into a ring while he fell asleep",
+        GoTest("./pool", "TestNobodySleepsThroughAFrameInARing"),
+        (Cut("pool/conn.go", "\t\tif c.rings.PeerLooks() {\n", "\t\tif true {\n"),),
+    ),
+    Mutant(
+        "second look of who falls asleep",
+        "a worker does not sleep through a frame that was put into its ring just before",
+        PythonTest("test_worker_rings.py", "test_who_falls_asleep_sees_what_was_put_before"),
+        (
+            Cut(
+                "python/theus/worker/frames.py",
+                "            if not rings.waiting:\n                self._poller.poll()",
+                "            self._poller.poll()",
+            ),
+        ),
+    ),
+    Mutant(
+        "last read of who looks no more",
+        "a result that was put into a ring while the last one turned away is not left there",
+        GoTest("./pool", "TestWhoLooksNoMoreReadsWhatWasPutMeanwhile"),
+        (Cut("pool/look.go", "\tif w.page.Pending() {\n", "\tif false {\n"),),
+    ),
+    Mutant(
+        "marks",
+        "frames keep their order, whether they go by a ring or by the socket",
+        GoTest("./pool", "TestFramesByRingAndBySocketKeepTheirOrder"),
+        (Cut("shm/ring.go", "if load64(slot) > consumed {", "if false {"),),
+    ),
+    Mutant(
+        "rings of the dead",
+        "a result that a worker put into its ring before it died counts",
+        GoTest("./pool", "TestAResultInTheRingOfADeadWorkerCounts"),
+        (
+            Cut(
+                "pool/reactor.go",
+                "if frameErr := dispatchFrames(peer); frameErr != nil { //",
+                "if err != nil {\n\t} "
+                "else if frameErr := dispatchFrames(peer); frameErr != nil { //",
+            ),
+        ),
+    ),
 )

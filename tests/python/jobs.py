@@ -330,6 +330,20 @@ def set_handlers() -> list[str]:
     return wrong
 
 
+def fork_when_signalled(file: str) -> int:
+    """Have this worker fork at SIGUSR1, and its child come back from the handler; the handler
+    leaves the child's number in a file once that has ended."""
+
+    def handler(*_: Any) -> None:
+        child = os.fork()
+        if child:
+            os.waitpid(child, 0)
+            Path(file).write_text(str(child))
+
+    signal.signal(signal.SIGUSR1, handler)
+    return os.getpid()
+
+
 @process(parallel=True)
 def look_around(ctx: Any, rate: float) -> dict[str, Any]:
     """What a task sees of the state."""

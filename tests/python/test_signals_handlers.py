@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 from pathlib import Path
 
@@ -205,6 +206,22 @@ def test_a_tasks_handler_may_raise_in_the_middle_of_ctx(make_engine: EngineFacto
 
 def test_a_tasks_handler_is_what_it_was_set_to(make_engine: EngineFactory) -> None:
     assert make_engine(workers=1).run(jobs.set_handlers) == []
+
+
+def test_a_child_that_a_tasks_handler_forks_does_not_speak_for_the_worker(
+    make_engine: EngineFactory, tmp_path: Path
+) -> None:
+    """It comes back from the handler into the worker's sleep, and goes on to wake up, over memory
+    that worker and host share. Were it to say so there, the worker would sleep through a task, and
+    be replaced in the end."""
+    engine = make_engine(workers=1)
+    worker = engine.run(jobs.fork_when_signalled, str(tmp_path / "child"))
+    for _ in range(20):
+        assert engine.run(os.getpid) == worker
+    until(lambda: processes.state(worker) == "S", "the worker sleeps")
+    os.kill(worker, signal.SIGUSR1)
+    until((tmp_path / "child").exists, "its child has ended")
+    assert engine.run(os.getpid) == worker
 
 
 def test_a_fault_of_a_task_is_its_own_whatever_the_host_reports(tmp_path: Path) -> None:

@@ -7,30 +7,20 @@ import mmap
 import random
 import select
 import socket
+import struct
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import hypothesis
 import pytest
 from hypothesis import strategies as st
 
-from theus.worker import frames, rings
+from theus.worker import frames, rings, wire
 from theus.worker.frames import Channel, ChannelClosed, Frame, ProtocolError
+from theus.worker.link import Link
 from theus.worker.rings import Rings
 
 pytestmark = pytest.mark.skipif(not rings.ORDERED, reason="rings are for x86")
-
-
-class Host(Channel):
-    """The other end, which says how many bytes it has sent, as the host does."""
-
-    def __init__(self, connection: socket.socket, beside: Rings, ring: int) -> None:
-        super().__init__(connection, beside)
-        self._said = ctypes.c_uint64.from_address(ring + rings.SENT)
-
-    def _write(self, data: bytes, fds: Sequence[int]) -> None:
-        super()._write(data, fds)
-        self._said.value = self._sent
 
 
 class Pair:
@@ -45,7 +35,7 @@ class Pair:
             Rings(self.host_ring, self.worker_ring),
             Rings(self.worker_ring, self.host_ring),
         )
-        self.host = Host(self.sockets[0], host, self.host_ring)
+        self.host = Channel(self.sockets[0], host)
         self.worker = Channel(self.sockets[1], worker)
 
     def close(self) -> None:
@@ -97,11 +87,15 @@ def test_one_who_falls_asleep_meanwhile_is_woken(
     assert [frame and frame.kind for frame in received] == [frames.TASK, frames.WAKE]
 
 
-def test_who_sleeps_sees_what_was_put_before(pair: Pair) -> None:
+def test_who_falls_asleep_sees_what_was_put_before(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pair.rings[1].look(True)
     pair.host.send(frames.TASK, 7)
-    pair.worker._sleep()  # returns, though nothing comes by the socket
-    assert pair.rings[0].peer_looks.value
+    assert not select.select([pair.sockets[1]], [], [], 0)[0], "nothing would wake it"
+    monkeypatch.setattr(pair.worker, "_poller", None)
+    pair.worker._sleep()
+    assert pair.rings[0].peer_looks.value, "it is awake again"
 
 
 @hypothesis.given(script=st.lists(st.sampled_from(["ring", "socket", "large", "read"])))
@@ -126,6 +120,39 @@ def test_frames_keep_their_order_whichever_way_they_go(script: list[str]) -> Non
     finally:
         pair.close()
     assert received == list(range(sent))
+
+
+def test_what_was_put_before_a_frame_of_the_socket_comes_before_it(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = Channel._read
+
+    def read_when_both_have_come(self: Channel) -> bytes:
+        pair.rings[1].look(True)
+        pair.host.send(frames.LOG, 1)
+        pair.rings[1].look(False)
+        pair.host.send(frames.LOG, 2)
+        monkeypatch.setattr(Channel, "_read", read)
+        return read(self)
+
+    monkeypatch.setattr(Channel, "_read", read_when_both_have_come)
+    received = [pair.worker.receive(), pair.worker.receive()]
+    assert [frame and frame.id for frame in received] == [1, 2]
+
+
+def test_a_cancellation_behind_a_full_ring_is_seen_before_the_task_begins(pair: Pair) -> None:
+    link = Link(pair.worker, 1)
+    pair.rings[1].look(True)
+    for n in range(rings.COUNT - 1):
+        pair.host.send(frames.FORGET, n)
+    task = struct.pack("<QQQBBH", 1, 1, 1, wire.CODEC_PICKLE, 0, 0) + wire.text("")
+    pair.host.send(frames.TASK, 99, task + wire.inline_span(wire.CODEC_PICKLE, b"input"))
+    pair.host.send(frames.CANCEL, 99)  # by the socket
+    pair.host.send(frames.EXIT, 0)
+    assert link.next_task() is None
+    answer = pair.host.receive()
+    assert answer is not None
+    assert (answer.kind, answer.id) == (frames.CANCELLED, 99)
 
 
 def test_nobody_sleeps_through_a_frame(pair: Pair) -> None:

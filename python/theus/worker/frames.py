@@ -67,8 +67,9 @@ _SOON = 0.001  # s
 # So a reader polls a moment before it sleeps, as long as frames keep coming that fast.
 _POLLING = 200_000  # ns
 _OFTEN = 1_000_000  # ns from one frame to the next
-# Behind a system call the interpreter runs at half its speed for some microseconds.
-_LOOKS = 10  # at a ring, about a microsecond, before others are let run
+# At a ring, about a microsecond, before others are let run. That is a system call, and behind one
+# the interpreter runs at half its speed for some microseconds; but the host may be among them.
+_LOOKS = 10
 
 
 class ChannelClosed(Exception):
@@ -134,7 +135,7 @@ class Channel:
     Attributes:
         may_poll: whether a processor is left for polling before sleeping; False at first.
         incoming: what was read already of frames that were not received yet.
-        cut_short: more may be there than the last read has brought.
+        cut_short: more may be there than the last read has brought, by the socket.
     """
 
     def __init__(self, connection: socket.socket, rings: Rings | None = None) -> None:
@@ -155,6 +156,7 @@ class Channel:
 
     def close(self) -> None:
         self._socket.close()
+        self._rings = None
         while self._arrivals:
             self._arrivals.popleft().close()
 
@@ -189,6 +191,8 @@ class Channel:
                 time.sleep(_SOON)  # no event tells when it has passed
                 continue
             self._sent += sent
+            if self._rings is not None:
+                self._rings.say_sent(self._sent)
             if sent == len(data):
                 return
             data, rights = data[sent:], None
@@ -204,7 +208,9 @@ class Channel:
     def has_more(self) -> bool:
         """Frames may be here besides the last, to be had without waiting."""
         rings = self._rings
-        return bool(self.incoming) or self.cut_short or (rings is not None and rings.waiting)
+        if self.incoming or self.cut_short:
+            return True
+        return rings is not None and (rings.waiting or self.readable())
 
     def wait(self) -> None:
         """Sleep until `receive` has something to do: for a moment awake, where that pays."""

@@ -114,7 +114,7 @@ class Link:
             if not self._has_work():
                 self._wait(self._has_work)
                 if self._channel.has_more:
-                    self._handle_what_was_read()  # its cancellation perhaps
+                    self._drain()  # its cancellation perhaps
             if self._exiting:
                 return None
             if self._checks:
@@ -377,20 +377,10 @@ class Link:
                 if frame is None and self._channel.readable():
                     frame = self._receive()
                 if frame is None:
+                    self._channel.cut_short = False
                     break
                 self._handle(frame)
             self._acknowledge()
-
-    def _handle_what_was_read(self) -> None:
-        with self._lock:
-            while not self._reader:
-                frame = self._channel.buffered()
-                if frame is None and self._channel.cut_short:
-                    self._channel.cut_short = False
-                    frame = self._receive() if self._channel.readable() else None
-                if frame is None:
-                    break
-                self._handle(frame)
 
     def _wait(self, done: Callable[[], bool]) -> None:
         """Read, or let another thread read, until `done`, which is asked under the lock."""

@@ -24,7 +24,7 @@ SLOT = 2040
 SIZE = SLOTS + COUNT * SLOT
 
 # Frames are read and written here with plain stores and loads, which other processors see in
-# order on x86 alone.
+# order on x86 alone. Elsewhere a worker says that it does not look, and sends nothing by its ring.
 ORDERED = platform.machine() in ("x86_64", "AMD64")
 
 _HEAD = struct.Struct("<QQIHHQ")  # mark, length of the frame, and the header of the frame
@@ -59,6 +59,7 @@ class Rings:
         self._own_put = word(own + PUT)
         self._own_taken = word(own + TAKEN)
         self._own_looks = word(own + LOOKS)
+        self._own_sent = word(own + SENT)
         self._written = 0
         # Over the memory itself; whoever mapped it keeps it.
         self._own = memoryview((ctypes.c_char * SIZE).from_address(own)).cast("B")
@@ -73,7 +74,7 @@ class Rings:
             to sleep meanwhile, and has to be woken.
         """
         count = len(frame)
-        if not self.peer_looks.value or count > LONGEST:
+        if not self.peer_looks.value or count > LONGEST or not ORDERED:
             return False
         if self._written - self._peer_taken.value >= COUNT:
             return False
@@ -111,14 +112,19 @@ class Rings:
     def look(self, looks: bool) -> None:
         """Say whether this side looks here before it sleeps. Who said that it does not is to look
         once more."""
-        self._own_looks.value = looks
+        self._own_looks.value = looks and ORDERED
         _fence()
+
+    def say_sent(self, count: int) -> None:
+        """Say how many bytes this side has written to the socket."""
+        self._own_sent.value = count
 
 
 def _fence() -> None:
     """Have what was stored before be seen before anything is loaded that comes after.
 
     Taking a free lock is an atomic instruction, and those are full fences on x86. A lock of its
-    own is free whoever interrupts this.
+    own is free whoever interrupts this. No test can show that it is needed: between a store and a
+    load of Python's there are hundreds of instructions, mostly enough for the store to be seen.
     """
     _new_lock().acquire()

@@ -47,10 +47,9 @@ class StatusPage:
         # An aligned 8-byte store, so the host never sees half of it.
         self.word = ctypes.c_uint64.from_address(self._map.address + _WORD)
 
-    def rings(self) -> Rings | None:
-        """Those of this worker; None where they cannot be used."""
-        host = self._map.address
-        return Rings(host + rings.SIZE, host) if rings.ORDERED else None
+    def rings(self) -> Rings:
+        """Those of this worker."""
+        return Rings(self._map.address + rings.SIZE, self._map.address)
 
     def cut_off(self) -> None:
         """Say that this process ends because it has lost its socket, whatever it did."""
@@ -67,6 +66,9 @@ class StatusPage:
     def abandon(self) -> None:
         """In a child that was forked by user code: write to memory of one's own from now on."""
         self.word = ctypes.c_uint64(0)
+        # The fork may have come while this thread was about to say that it looks at its ring.
+        with contextlib.suppress(OSError):
+            self._map.forget()
         # Its faults are not ours either. User code may have closed the descriptor, and the number
         # may mean a file of its own by now.
         with contextlib.suppress(OSError):
