@@ -239,7 +239,7 @@ func (w *worker) sendTask(t *Task) {
 	arrays := t.foreseen()
 	var described encoder
 	n := 0
-	var input encoder
+	input := encoder{make([]byte, 0, 128)} // mostly enough; to grow step by step takes longer than all else here
 	input.value(&t.call.Input)
 	room := maxPayload - 4096 - len(input.buf) - len(t.call.Target)
 	for i, a := range arrays {
@@ -254,7 +254,7 @@ func (w *worker) sendTask(t *Task) {
 		t.sent = append(t.sent, arrays...)
 		w.pool.holders[t] = struct{}{}
 	}
-	var e encoder
+	e := encoder{make([]byte, 0, 64+len(t.call.Target)+len(input.buf)+len(described.buf))}
 	e.u64(t.call.Function.id)
 	e.u64(t.version())
 	e.u64(t.call.RNGKey)

@@ -10,6 +10,7 @@ import socket
 import struct
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import hypothesis
 import pytest
@@ -75,8 +76,8 @@ def test_one_who_falls_asleep_meanwhile_is_woken(
     pair.rings[1].look(True)
     offer = Rings.offer
 
-    def offer_to_one_who_does_not_look_again(self: Rings, mark: int, frame: bytes) -> bool:
-        offered = offer(self, mark, frame)
+    def offer_to_one_who_does_not_look_again(self: Rings, *frame: Any) -> bool:
+        offered = offer(self, *frame)
         pair.rings[1].look(False)
         return offered
 

@@ -166,13 +166,12 @@ class Channel:
         Raises:
             ChannelClosed: the other side is gone.
         """
-        data = _HEADER.pack(len(payload), kind, len(fds), ident) + payload
         rings = self._rings
-        if rings is not None and not fds and rings.offer(self._sent, data):
+        if rings is not None and not fds and rings.offer(self._sent, kind, ident, payload):
             if rings.peer_looks.value:
                 return
-            data = _HEADER.pack(0, WAKE, 0, 0)  # it may have gone to sleep without seeing that
-        self._write(data, fds)
+            kind, ident, payload = WAKE, 0, b""  # it may have gone to sleep without seeing that
+        self._write(_HEADER.pack(len(payload), kind, len(fds), ident) + payload, fds)
 
     def _write(self, data: bytes, fds: Sequence[int]) -> None:
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else None

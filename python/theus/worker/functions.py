@@ -9,6 +9,7 @@ import types
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from ..arrays import Resolver, resolving
 from ..bounds import Bounds
 from ..code_hash import code_hash
 from ..context_parameter import passes_ctx
@@ -107,8 +108,14 @@ class FunctionCache:
         self._known: dict[int, Callee] = {}
         self._targets: dict[str, Callee] = {}
 
-    def find(self, task: int, function: int, target: str) -> Callee:
+    def find(self, task: int, function: int, target: str, resolver: Resolver) -> Callee:
         """The function of a task: by number, or where that is 0 by "package.module:name".
+
+        Args:
+            task: the task's number.
+            function: the function's, or 0.
+            target: its name, where it has no number.
+            resolver: finds the shared arrays that the function captures.
 
         Raises:
             Exception: it cannot be imported or unpickled here; the text says why.
@@ -116,23 +123,22 @@ class FunctionCache:
         if self._link.forgotten:
             for forgotten in self._link.forgotten_functions():
                 self._known.pop(forgotten, None)
-        if not function:
-            return self._by_target(target)
-        known = self._known.get(function)
-        if known is None:
+        known = self._known.get(function) if function else self._targets.get(target)
+        if known is not None:
+            return known
+        with resolving(resolver):
+            if not function:
+                return self._by_target(target)
             known = self._known[function] = _load(self._record(task, function))
         return known
 
     def _by_target(self, target: str) -> Callee:
-        known = self._targets.get(target)
-        if known is None:
-            module, colon, qualname = target.partition(":")
-            if not (module and colon and qualname):
-                raise ValueError(f"the target {target!r} is not of the form 'package.module:name'")
-            fn = _import(module, qualname)
-            name = f"{module}.{qualname}"
-            known = self._targets[target] = Callee(fn, name, passes_ctx(fn))
-        return known
+        module, colon, qualname = target.partition(":")
+        if not (module and colon and qualname):
+            raise ValueError(f"the target {target!r} is not of the form 'package.module:name'")
+        fn = _import(module, qualname)
+        found = self._targets[target] = Callee(fn, f"{module}.{qualname}", passes_ctx(fn))
+        return found
 
     def _record(self, task: int, function: int) -> tuple[Any, ...]:
         received = self._link.function(function)

@@ -163,21 +163,18 @@ class Link:
                 if self._in_send:
                     return  # this thread has interrupted itself, and sends it next
                 while self._outgoing:
-                    self._send_outgoing()
+                    self._in_send = True
+                    try:
+                        while self._outgoing:
+                            self._channel.send(*self._outgoing.popleft())
+                    finally:
+                        self._in_send = False
         except frames.ChannelClosed:
             self._cut_off()  # by a task, perhaps; if the host is gone nobody looks
             leave()
         except OSError as error:
             self._leave_if_cut_off(error)
             raise
-
-    def _send_outgoing(self) -> None:
-        self._in_send = True
-        try:
-            while self._outgoing:
-                self._channel.send(*self._outgoing.popleft())
-        finally:
-            self._in_send = False
 
     def fetch(self, task: int, kind: int, key: str = "", argument: int = 0) -> Frame:
         """Ask for an array, a segment, state or a function; the answer is a FETCHED frame."""

@@ -28,9 +28,8 @@ SIZE = SLOTS + COUNT * SLOT
 ORDERED = platform.machine() in ("x86_64", "AMD64")
 
 _HEAD = struct.Struct("<QQIHHQ")  # mark, length of the frame, and the header of the frame
-_FRAME = struct.Struct("<QQ")  # where the frame begins
-_HEADER_SIZE = _HEAD.size - _FRAME.size
-LONGEST = SLOT - _FRAME.size
+_HEADER_SIZE = 16
+LONGEST = SLOT - _HEAD.size + _HEADER_SIZE  # with its header
 
 _new_lock = threading.Lock
 
@@ -65,7 +64,7 @@ class Rings:
         self._own = memoryview((ctypes.c_char * SIZE).from_address(own)).cast("B")
         self._peer = memoryview((ctypes.c_char * SIZE).from_address(peer)).cast("B")
 
-    def offer(self, mark: int, frame: bytes) -> bool:
+    def offer(self, mark: int, kind: int, ident: int, payload: bytes) -> bool:
         """Write a frame, to be read behind `mark` bytes of the socket.
 
         Returns:
@@ -73,15 +72,16 @@ class Rings:
             wait here. True: it is there; if `peer_looks` is 0 after this, the other side has gone
             to sleep meanwhile, and has to be woken.
         """
-        count = len(frame)
+        length = len(payload)
+        count = length + _HEADER_SIZE
         if not self.peer_looks.value or count > LONGEST or not ORDERED:
             return False
         if self._written - self._peer_taken.value >= COUNT:
             return False
         at = SLOTS + self._written % COUNT * SLOT
-        _FRAME.pack_into(self._own, at, mark, count)
-        at += _FRAME.size
-        self._own[at : at + count] = frame
+        _HEAD.pack_into(self._own, at, mark, count, length, kind, 0, ident)
+        at += _HEAD.size
+        self._own[at : at + length] = payload
         self._written += 1
         self._own_put.value = self._written
         _fence()

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from ..arrays import resolving
 from ..context import WorkerInfo, clear_row, store_row
 from ..payload import NO_ARGUMENTS, decode, decode_each
 from . import failures, frames, status, wire
@@ -63,9 +62,8 @@ class Runner:
         self._page.word.value = status.IDLE
 
     def _result(self, task: QueuedTask, heavy: TaskHeavy, clock: _Clock) -> bytes:
-        with resolving(heavy):  # a function may capture shared arrays, as arguments may be some
-            callee = self._functions.find(task.id, task.function, task.target)
-            call = self._decode_input(task, heavy)
+        callee = self._functions.find(task.id, task.function, task.target, heavy)
+        call = self._decode_input(task, heavy)
         if callee.name in self._loggers:  # a task of it may have kept its logger
             self.logger(callee.name, task.id)
         self._page.word.value = status.RUNNING | task.id
@@ -89,7 +87,7 @@ class Runner:
             return _arguments_of_c(codec, spans)
         if spans == NO_ARGUMENTS.spans:
             return (), {}
-        kind, first, items = decode(spans)
+        kind, first, items = decode(spans, heavy)
         if kind == "call":
             return first, items
         if kind == "each":  # they are loaded one by one: one that cannot be costs no other
