@@ -46,7 +46,7 @@ func (b *Backlog) makesRoom(refused *shm.FullError) bool {
 func (p *Pool) backlog() Backlog {
 	held := references{segments: map[*shm.Segment]int64{}, slots: map[*shm.Slot]int64{}}
 	p.mu.Lock()
-	b := Backlog{Tasks: len(p.tasks) + p.unannounced, settling: p.unannounced > 0}
+	b := Backlog{Tasks: len(p.tasks) + p.unannounced}
 	for t := range p.holders {
 		held.addTask(t)
 	}
@@ -56,6 +56,10 @@ func (p *Pool) backlog() Backlog {
 		p.options.Pinned(held.add)
 	}
 	b.Bytes += held.bytes()
+	// Asked last: a task that ends meanwhile is among b.Tasks, and what it held may be neither in its hands any more nor free.
+	p.mu.Lock()
+	b.settling = p.unannounced > 0
+	p.mu.Unlock()
 	b.Returned = p.options.Heap.Returned().Bytes
 	return b
 }

@@ -195,3 +195,18 @@ func TestAWorkerDoesNotWaitForTasks(t *testing.T) {
 	require.Contains(t, said, "cannot allocate")
 	require.NotContains(t, said, "unfinished tasks")
 }
+
+// What it held was not counted, and is not free: who allocates must wait for its end to be announced.
+func TestATaskThatEndsWhileTheBacklogIsCountedIsSettling(t *testing.T) {
+	f := newFixture(t, 1, "zygote")
+	f.start("hang")
+	counts := func(n int) {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		f.unannounced += n
+	}
+	f.options.Pinned = func(func(*Array)) { counts(1) }
+	b := f.backlog()
+	counts(-1)
+	require.True(t, b.makesRoom(&shm.FullError{Asked: 1, Limit: 1, InUse: 1}))
+}

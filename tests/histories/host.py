@@ -22,9 +22,9 @@ from theus import TheusEngine
 
 THREADS, COROUTINES, ATTACHED = 3, 3, 2
 # Seconds between two kills.
-PAUSES = (0.005, 0.08)
+PAUSES = (0.002, 0.03)
 ZYGOTES = 0.05  # of the kills
-CLIENTS = 0.1  # of the kills: of attached processes
+CLIENTS = 0.2  # of the kills: of attached processes
 
 
 class Attached:
