@@ -241,26 +241,31 @@ func (c *conn) takeRights(oob []byte) {
 func (c *conn) next() (*frame, error) {
 	if c.rings != nil {
 		message, err := c.rings.Take(c.consumed)
-		if message != nil || err != nil {
-			return frameOf(message, err)
+		switch {
+		case err != nil:
+			return nil, err
+		case message != nil:
+			return frameOf(message)
 		}
 	}
 	return c.nextOfSocket()
 }
 
 // frameOf is the frame that a message of a ring is.
-func frameOf(message []byte, err error) (*frame, error) {
-	if err != nil {
-		return nil, err
+func frameOf(message []byte) (*frame, error) {
+	if len(message) >= headerSize {
+		if f, length, nfds := readHeader(message); length == len(message)-headerSize && nfds == 0 {
+			f.payload = message[headerSize:]
+			return f, nil
+		}
 	}
-	if len(message) < headerSize || int(binary.LittleEndian.Uint32(message)) != len(message)-headerSize || binary.LittleEndian.Uint16(message[6:]) != 0 {
-		return nil, fmt.Errorf("a message of %d bytes in a ring is no frame", len(message))
-	}
-	return &frame{
-		kind:    frameType(binary.LittleEndian.Uint16(message[4:])),
-		id:      binary.LittleEndian.Uint64(message[8:]),
-		payload: message[headerSize:],
-	}, nil
+	return nil, fmt.Errorf("a message of %d bytes in a ring is no frame", len(message))
+}
+
+// readHeader gives a frame as its header has it, and how long its payload is and how many descriptors come with it.
+func readHeader(b []byte) (f *frame, length, nfds int) {
+	f = &frame{kind: frameType(binary.LittleEndian.Uint16(b[4:])), id: binary.LittleEndian.Uint64(b[8:])}
+	return f, int(binary.LittleEndian.Uint32(b[0:])), int(binary.LittleEndian.Uint16(b[6:]))
 }
 
 func (c *conn) nextOfSocket() (*frame, error) {
@@ -270,11 +275,10 @@ func (c *conn) nextOfSocket() (*frame, error) {
 		}
 		return nil, nil
 	}
-	length := int(binary.LittleEndian.Uint32(c.in[0:]))
+	f, length, nfds := readHeader(c.in)
 	if length > c.maxPayload {
 		return nil, fmt.Errorf("a frame announces %d bytes, more than %d", length, c.maxPayload)
 	}
-	nfds := int(binary.LittleEndian.Uint16(c.in[6:]))
 	if len(c.in) < headerSize+length {
 		// Nothing of a later frame has come, so these are all this one's. Kept, more and more of them would use up the host's.
 		if len(c.inFDs) > nfds {
@@ -288,12 +292,8 @@ func (c *conn) nextOfSocket() (*frame, error) {
 		}
 		c.truncated, nfds = false, len(c.inFDs)
 	}
-	f := &frame{
-		kind:    frameType(binary.LittleEndian.Uint16(c.in[4:])),
-		id:      binary.LittleEndian.Uint64(c.in[8:]),
-		payload: c.in[headerSize : headerSize+length : headerSize+length],
-		fds:     c.inFDs[:nfds:nfds],
-	}
+	f.payload = c.in[headerSize : headerSize+length : headerSize+length]
+	f.fds = c.inFDs[:nfds:nfds]
 	c.in = c.in[headerSize+length:]
 	c.consumed += uint64(headerSize + length)
 	c.inFDs = c.inFDs[nfds:]

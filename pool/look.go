@@ -31,7 +31,7 @@ func (p *Pool) Look(t *Task) bool {
 	return t.Ended()
 }
 
-// poll reads what the worker sends until the task has ended, or not within a moment. What comes by sockets the reactor reads.
+// poll reads what the worker sends until the task has ended, or not within a moment. What others send the reactor reads.
 func (p *Pool) poll(t *Task, w *worker) {
 	defer p.leave(w)
 	for deadline := time.Now().Add(polling); !t.Ended() && time.Now().Before(deadline); {

@@ -31,8 +31,8 @@ const (
 	slotSize    = 2040
 	ringSize    = slotsOffset + ringSlots*slotSize
 
-	// RingMessage is how long a message may be.
-	RingMessage = slotSize - 16
+	// ringMessage is how long a message may be.
+	ringMessage = slotSize - 16
 )
 
 // rings are both, seen from one end.
@@ -44,7 +44,7 @@ type rings struct {
 
 // offer puts a message into the own ring. False: it is too long, or the ring is full.
 func (r *rings) offer(mark uint64, message []byte) bool {
-	if len(message) > RingMessage || r.put-load64(r.peer+takenWord) >= ringSlots {
+	if len(message) > ringMessage || r.put-load64(r.peer+takenWord) >= ringSlots {
 		return false
 	}
 	slot := r.own + slotsOffset + uintptr(r.put%ringSlots)*slotSize
@@ -72,8 +72,8 @@ func (r *rings) take(consumed uint64) ([]byte, error) {
 		return nil, nil
 	}
 	length := load64(slot + 8)
-	if length > RingMessage {
-		return nil, fmt.Errorf("a message in a ring announces %d bytes, more than %d", length, RingMessage)
+	if length > ringMessage {
+		return nil, fmt.Errorf("a message in a ring announces %d bytes, more than %d", length, ringMessage)
 	}
 	message := make([]byte, length)
 	copyOut(message, slot+16)

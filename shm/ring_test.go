@@ -61,11 +61,11 @@ func TestRingHoldsAMessageBackForWhatComesBefore(t *testing.T) {
 
 func TestRingRefusesWhatDoesNotFit(t *testing.T) {
 	p := newPage(t)
-	require.True(t, p.Put(0, make([]byte, RingMessage)))
-	require.False(t, p.Put(0, make([]byte, RingMessage+1)))
+	require.True(t, p.Put(0, make([]byte, ringMessage)))
+	require.False(t, p.Put(0, make([]byte, ringMessage+1)))
 	message, err := p.worker().take(0)
 	require.NoError(t, err)
-	require.Len(t, message, RingMessage)
+	require.Len(t, message, ringMessage)
 }
 
 func TestRingBelievesNothing(t *testing.T) {
@@ -73,7 +73,7 @@ func TestRingBelievesNothing(t *testing.T) {
 		"too many messages": func(p *Page) { store64(p.rings.peer+putWord, ringSlots+1) },
 		"fewer than before": func(p *Page) { store64(p.rings.peer+putWord, ^uint64(0)) },
 		"too long": func(p *Page) {
-			store64(p.rings.peer+slotsOffset+8, RingMessage+1)
+			store64(p.rings.peer+slotsOffset+8, ringMessage+1)
 			store64(p.rings.peer+putWord, 1)
 		},
 	} {

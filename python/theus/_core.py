@@ -107,7 +107,6 @@ class Core:
             for name in abi.PROTOTYPES
         }
         self._execute_promptly = _function(prompt, "theus_execute")
-        self._run = self.raw["theus_run"]
         self._local = threading.local()
         # The version is a call into Go, which returns when its runtime has started.
         self.version = (self.raw["theus_version"]() or b"").decode()
@@ -359,11 +358,7 @@ class Core:
     def run(self, engine: int, call: abi.Call, task: c.c_uint64) -> SmallResult | None:
         """theus_run: a small result, or None and the handle is in `task`."""
         small = abi.fresh(abi.Small)
-        # What `call` does, which takes longer: this is on the way of every call that is waited for.
-        error = c.byref(self._error())
-        status = self._run(engine, c.byref(call), c.byref(task), c.byref(small), error)
-        if status:
-            self.fail(status)
+        self.call("theus_run", engine, c.byref(call), c.byref(task), c.byref(small))
         return _small_result(small)
 
     def wait(self, task: int, timeout_ms: int) -> bool:

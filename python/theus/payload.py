@@ -26,7 +26,6 @@ __all__ = [
     "are_plain",
     "decode",
     "decode_each",
-    "dumps_plain",
     "encode",
     "encode_each",
     "encode_plain",
@@ -107,12 +106,7 @@ def are_plain(values: Iterable[Any]) -> bool:
 
 def encode_plain(value: Any) -> Encoded:
     """What `encode` gives for a value that holds nothing but numbers, texts and None."""
-    return Encoded([dumps_plain(value)], [])
-
-
-def dumps_plain(value: Any) -> bytes:
-    """The only span of that."""
-    return pickle.dumps(value, _PROTOCOL)
+    return Encoded([pickle.dumps(value, _PROTOCOL)], [])
 
 
 # What a call without arguments gives, as many do.

@@ -133,7 +133,8 @@ class Channel:
         rings: for short frames beside it.
 
     Attributes:
-        may_poll: whether a processor is left for polling before sleeping; False at first.
+        may_poll: whether a processor is left for polling before sleeping; False at first, and
+            without effect where there are no rings.
         incoming: what was read already of frames that were not received yet.
         cut_short: more may be there than the last read has brought, by the socket.
     """
@@ -217,7 +218,8 @@ class Channel:
         if (rings is not None and rings.waiting) or (self.incoming and self._head() is not None):
             return
         began = time.perf_counter_ns()
-        if not (self._busy and self.may_poll and self._comes_before(began + _POLLING)):
+        polls = self._busy and self.may_poll
+        if rings is None or not (polls and self._comes_before(rings, began + _POLLING)):
             self._sleep()
         self._busy = time.perf_counter_ns() - began < _OFTEN
 
@@ -233,20 +235,15 @@ class Channel:
         finally:
             rings.look(True)
 
-    def _comes_before(self, deadline: int) -> bool:
+    def _comes_before(self, rings: Rings, deadline: int) -> bool:
         """Whether something comes before that time, by polling."""
-        rings = self._rings
         now, let_others_run = time.perf_counter_ns, os.sched_yield
+        put, taken, sent = rings.put, rings.taken, rings.sent
         read = self._offset + len(self.incoming)
         while now() < deadline:
-            if rings is None:
-                if self._poller.poll(0):
+            for _ in range(_LOOKS):
+                if put.value != taken or sent.value > read:
                     return True
-            else:
-                put, taken, sent = rings.put, rings.taken, rings.sent
-                for _ in range(_LOOKS):
-                    if put.value != taken or sent.value > read:
-                        return True
             let_others_run()  # the host may be on the same processor (pool/look.go)
         return False
 

@@ -14,9 +14,9 @@ from ..payload import (
     Failure,
     Span,
     are_plain,
-    dumps_plain,
     encode,
     encode_each,
+    encode_plain,
     load_surely,
 )
 from . import failures, frames, wire
@@ -28,7 +28,7 @@ _OTHER_FIELDS = 64
 
 _NO_ARRAYS = wire.u16(0)
 # What most tasks give that are called for what they do.
-_NONE = wire.inline_span(wire.CODEC_PICKLE, dumps_plain(None)) + _NO_ARRAYS
+_NONE = wire.inline_span(wire.CODEC_PICKLE, bytes(encode_plain(None).spans[0])) + _NO_ARRAYS
 
 
 class Outcomes(NamedTuple):
@@ -55,10 +55,8 @@ def encode_result(outcome: Any, name: str, codec: int, heavy: TaskHeavy) -> byte
     if outcome is None and codec == wire.CODEC_PICKLE:
         return _NONE
     if codec == wire.CODEC_PICKLE and are_plain((outcome,)):  # as most are
-        span = dumps_plain(outcome)
-        if len(span) + _OTHER_FIELDS <= frames.INLINE_LIMIT:
-            return wire.inline_span(codec, span) + _NO_ARRAYS
-    if isinstance(outcome, Outcomes):
+        encoded = encode_plain(outcome)
+    elif isinstance(outcome, Outcomes):
         encoded = _encode_batch(outcome, name, heavy)
     else:
         encoded = _ENCODERS[codec](outcome, name, heavy)
