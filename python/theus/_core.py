@@ -121,7 +121,8 @@ class Core:
 
     def call(self, name: str, *arguments: Any) -> None:
         """Call a function whose last parameter is the error struct; raise unless it is OK."""
-        status = self.status(name, *arguments)
+        # As `status` does it: every call would pay for passing its arguments on once more.
+        status = self.raw[name](*arguments, c.byref(self._error()))
         if status:
             self.fail(status)
 
